@@ -1,0 +1,202 @@
+"""Capture a torch module: export it, then rebuild it as the float normal form.
+
+`torch.export` captures real models where `symbolic_trace` fails, but gives flat aten calls that refuse `train()`; so
+its graph is only read, and a fresh graph of ordinary modules is built from it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+
+from bitfab.errors import BitfabError
+from bitfab.frontend.aten import SUPPORTED, Call, Function, Unsupported, rebuild_call
+
+__all__ = ["capture"]
+
+_STACK_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in .*(?:\n[ \t]+(?P<code>.*))?')
+_TORCH_FILES = str(Path(torch.__file__).parent)
+
+
+def capture(net: nn.Module, example: Tensor) -> fx.GraphModule:
+    """The float normal form of `net` in eval mode: standard modules, each called once, and a few named functions.
+
+    The modules are `Conv2d, ConvTranspose2d, BatchNorm1d/2d, Linear`, activations, `MaxPool2d, AvgPool2d,
+    AdaptiveAvgPool2d(1), Upsample, ZeroPad2d, Flatten`; the functions are `torch.add, torch.cat, torch.reshape,
+    torch.argmax`. Each is named after its place in the user's module (`encoder.0.conv`; a functional call after the
+    module that makes it: `encoder.0.relu`; a second call of the same layer gets its own copy and a number); a node's
+    `meta["source"]` holds that name. Parameters are copies. The result takes any batch size, and can be trained.
+
+    Args:
+        net: a module of one tensor argument; it is left as it is, its mode included.
+        example: a batch (N, C, H, W) or (N, F), N >= 1; only its shape, dtype and device matter.
+
+    Raises:
+        BitfabError: the module cannot be exported, or holds an operation that has no normal form.
+    """
+    exported = _export(net, torch.cat([example[:1], example[:1]]))
+    return _Rebuilder(exported, type(net).__name__).rebuild()
+
+
+def _export(net: nn.Module, pair: Tensor) -> ExportedProgram:
+    """The functional aten graph of a batch of two: enough to tell the batch axis, for axes of size 1 are special."""
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        with _quiet(), torch.no_grad():
+            # An empty table decomposes nothing but makes in-place calls functional.
+            return torch.export.export(net, (pair,)).run_decompositions({})
+    except Exception as error:
+        raise BitfabError(
+            f"{type(net).__name__}: torch.export cannot capture it on an input of shape {tuple(pair.shape[1:])} "
+            f"({_essence(error)}); check the input's shape, and keep control flow independent of the data"
+        ) from error
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _essence(error: Exception) -> str:
+    """The first line of torch's message, and the user's line that it names."""
+    text = str(error).strip() or type(error).__name__
+    guarded = type(error).__name__.startswith("GuardOnDataDependent")
+    first = "its control flow depends on a tensor's values" if guarded else text.splitlines()[0].rstrip(".")
+    return first + _place(text)
+
+
+def _place(trace: str) -> str:
+    """The innermost line of the user's code in a stack trace, as ` at file:line: code`; empty where there is none."""
+    frames = [frame for frame in _STACK_FRAME.finditer(trace) if not frame["file"].startswith(_TORCH_FILES)]
+    if not frames:
+        return ""
+    code = f": {frames[-1]['code'].strip()}" if frames[-1]["code"] else ""
+    return f" at {frames[-1]['file']}:{frames[-1]['line']}{code}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings, log lines or dumped programs: whatever matters comes as an exception."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+class _Rebuilder:
+    """Walks the exported graph once; what depends on no input is computed, all else becomes normal-form nodes."""
+
+    def __init__(self, exported: ExportedProgram, name: str) -> None:
+        self.exported = exported
+        self.name = name
+        self.graph = fx.Graph()
+        self.modules: dict[str, nn.Module] = {}
+        self.paths: set[str] = set()
+        self.values: dict[fx.Node, Any] = {}  # exported node -> node of the new graph, or a constant
+
+    def rebuild(self) -> fx.GraphModule:
+        constants = _constants(self.exported)
+        for node in self.exported.graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = constants[node.name] if node.name in constants else self._input(node)
+            elif node.op == "call_function":
+                self.values[node] = self._call(node)
+        self.graph.output(self._outputs())
+        return fx.GraphModule(self.modules, self.graph, class_name=self.name).eval()
+
+    def _input(self, node: fx.Node) -> fx.Node:
+        made = self.graph.placeholder(node.name)
+        made.meta["source"] = node.name
+        self.paths.add(node.name)
+        return made
+
+    def _outputs(self) -> Any:
+        found = {node.name: value for node, value in self.values.items()}
+        names = self.exported.graph_signature.user_outputs
+        results = [found[name] if isinstance(name, str) else None for name in names]
+        if not results or not all(isinstance(result, fx.Node) for result in results):
+            raise BitfabError(f"{self.name}: an output does not depend on the input; return tensors computed from it")
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _call(self, node: fx.Node) -> Any:
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: self.values[n])
+        if not any(isinstance(self.values[n], fx.Node) for n in node.all_input_nodes):
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+        path = self._path(node)
+        try:
+            steps = rebuild_call(Call(node, args, kwargs))
+        except Unsupported as unsupported:
+            raise BitfabError(_complaint(node, path, unsupported)) from None
+        operands = [self.values[n] for n in node.all_input_nodes if isinstance(self.values[n], fx.Node)]
+        for position, step in enumerate(steps):
+            name = path if position == 0 else f"{path}_{_label(step)}"
+            operands = [self._append(step, operands, self._unique(name))]
+        return operands[0]
+
+    def _append(self, step: nn.Module | Function, operands: list[fx.Node], path: str) -> fx.Node:
+        if isinstance(step, Function):
+            data = (tuple(operands),) if step.packed else tuple(operands) * step.repeat
+            name = path.replace(".", "_")
+            made = self.graph.create_node("call_function", step.target, (*data, *step.trailing), name=name)
+        else:
+            self.modules[path] = step
+            made = self.graph.call_module(path, tuple(operands))
+        made.meta["source"] = path
+        return made
+
+    def _path(self, node: fx.Node) -> str:
+        """Where the user's module calls the operation: the layer's own path, or the caller's and the operation."""
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        path, kind = stack[-1] if stack else ("", "")
+        if path and str(kind).startswith("torch.nn."):
+            return path
+        operation = _operation(node).rstrip("_")
+        return f"{path}.{operation}" if path else operation
+
+    def _unique(self, path: str) -> str:
+        unique, number = path, 1
+        while unique in self.paths:
+            number += 1
+            unique = f"{path}_{number}"
+        self.paths.add(unique)
+        return unique
+
+
+def _constants(exported: ExportedProgram) -> Mapping[str, Tensor]:
+    """Parameters, buffers and constant tensors by the placeholder that stands for them."""
+    signature = exported.graph_signature
+    tensors = {**exported.constants, **exported.state_dict}
+    targets = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    return {name: tensors[target].detach() for name, target in targets.items()}
+
+
+def _operation(node: fx.Node) -> str:
+    target = node.target
+    return target._schema.name.split("::")[-1] if isinstance(target, torch._ops.OpOverload) else str(node.name)
+
+
+def _label(step: nn.Module | Function) -> str:
+    return (step.target if isinstance(step, Function) else type(step)).__name__.lower()
+
+
+def _complaint(node: fx.Node, path: str, unsupported: Unsupported) -> str:
+    place = _place(node.meta.get("stack_trace") or "")
+    reason = f" ({unsupported})" if str(unsupported) else ""
+    return f"{path}: {_operation(node)} is not supported{place}{reason}; supported: {', '.join(SUPPORTED)}"

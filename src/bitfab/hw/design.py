@@ -1,0 +1,158 @@
+"""What a hardware design is: streams, block instances, memories and foldings, in memory; one function writes files."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bitfab.errors import BitfabError
+from bitfab.ir.graph import Graph
+
+Shape3 = tuple[int, int, int]  # (C, H, W)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The part a design is meant for and the clock it should reach, in MHz."""
+
+    part: str = "ecp5-85k"
+    clock_mhz: float = 80.0
+
+
+@dataclass(frozen=True)
+class Folding:
+    """A layer's parallelism: `pe` output channels times `simd` input channels are multiplied in each cycle."""
+
+    pe: int
+    simd: int
+
+    @property
+    def multipliers(self) -> int:
+        return self.pe * self.simd
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A valid/ready stream that carries a graph value: images, rows, pixels, then channels, `lanes` channels a word."""
+
+    name: str
+    value: str
+    bits: int
+    lanes: int
+    shape: Shape3
+
+    @property
+    def width(self) -> int:
+        """Bits of a word."""
+        return self.bits * self.lanes
+
+    @property
+    def words(self) -> int:
+        """Words an image."""
+        channels, height, width = self.shape
+        return channels // self.lanes * height * width
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One block of the RTL library; parameters are integers, or strings for file names."""
+
+    name: str
+    block: str
+    parameters: Mapping[str, int | str]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    layer: str
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What the report says of a graph node in hardware; `cycles` is how long it is busy for an image."""
+
+    name: str
+    op: str
+    shapes: str
+    types: str
+    macs: int
+    folding: Folding | None
+    cycles: int
+    stream: str
+
+
+@dataclass(frozen=True)
+class Fifo:
+    """A skip connection's buffer: `instance` in the top, capacity in words."""
+
+    instance: str
+    stream: str
+    depth: int
+
+
+@dataclass(frozen=True)
+class Design:
+    """A generated design: structure, memory contents and RTL text; nothing on disk yet.
+
+    `taps` are the streams that carry the graph's values, one each. `files` maps paths relative to the design's folder
+    to text. `expected_cycles` is the steady-state cycles an image that the schedule predicts, `expected_latency` the
+    cycles from the first word in to the last word out.
+    """
+
+    name: str
+    graph: Graph = field(repr=False)
+    target: Target
+    streams: tuple[Stream, ...]
+    taps: tuple[Stream, ...]
+    instances: tuple[Instance, ...]
+    layers: tuple[Layer, ...]
+    fifos: tuple[Fifo, ...]
+    input: Stream
+    output: Stream
+    expected_cycles: int
+    expected_latency: int
+    files: Mapping[str, str] = field(repr=False)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The synthesizable files, the top last."""
+        return tuple(path for path in self.files if path.startswith("rtl/") and path.endswith(".sv"))
+
+    @property
+    def multipliers(self) -> int:
+        return sum(layer.folding.multipliers for layer in self.layers if layer.folding)
+
+
+def write_files(files: Mapping[str, str], folder: Path) -> None:
+    """Put the files into `folder`, all or none: written beside it first, then renamed.
+
+    An existing folder is replaced only if it is empty or was written by bitfab (it holds a `bitfab.json`).
+    Raises BitfabError where the folder holds something else or cannot be written.
+    """
+    folder = folder.absolute()
+    if folder.exists() and not folder.is_dir():
+        raise BitfabError(f"{folder}: is a file; choose another output folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
+        raise BitfabError(f"{folder}: holds files that are not bitfab's; choose an empty or new output folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise BitfabError(f"{folder}: cannot be written ({error.strerror}); choose another output folder") from error
+    try:
+        for path, text in files.items():
+            target = draft / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+        draft.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        draft.replace(folder)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise BitfabError(f"{folder}: cannot be written ({error.strerror}); free space or choose another") from error
+
+
+MARKER = "bitfab.json"

@@ -1,0 +1,162 @@
+"""Checks that a graph is well formed: every pass, saved file and lowering must leave it so."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+import typing
+from typing import Any
+
+import numpy as np
+
+from bitfab.dtypes import IntArray, IntType, QParams, Rounding
+from bitfab.errors import BitfabError
+from bitfab.ir.graph import Graph, Node, Value
+from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense, Op, Pads, Pair, Shape, Signature, infer
+
+MAX_VALUES = 1 << 31  # integers in one image of a value
+MAX_INTEGER = 1 << 32  # attributes and constants lie within +-MAX_INTEGER, so that int64 arithmetic on them is exact
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_RANKS: dict[type, int] = {Conv2d: 4, ConvTranspose2d: 4, Dense: 2}  # of the weight; every other constant is a vector
+
+
+def verify(graph: Graph, after: str = "") -> Graph:
+    """The graph itself, found to be well formed; `after` names the pass that ran before, for the message.
+
+    Checked: names are identifiers and defined once, before their use (SSA, topological order); every attribute has
+    its declared type, constants are integers within 32 bits; each stored shape, type and range equals what `infer`
+    finds, and every range lies within its type. Raises BitfabError naming the graph's or the node's fault.
+    """
+    try:
+        _verify(graph)
+    except BitfabError as error:
+        raise BitfabError(f"{error} (after pass {after})" if after else str(error)) from error
+    return graph
+
+
+def _verify(graph: Graph) -> None:
+    _require(_is_name(graph.name), f"graph {graph.name!r}: the name must be an identifier")
+    _require(bool(graph.inputs and graph.outputs), f"{graph.name}: a graph needs at least one input and one output")
+    known: dict[str, Value] = {}
+    for value in graph.inputs:
+        _check_value(value, known)
+        known[value.name] = value
+    for node in graph.nodes:
+        _check_node(node, known)
+        known[node.name] = node.output
+    for name in graph.outputs:
+        _require(name in known, f"{graph.name}: output {name!r} is not defined by any node")
+
+
+def _check_value(value: Value, known: dict[str, Value]) -> None:
+    name = value.name
+    _require(_is_name(name), f"{name!r}: the name of a value must be an identifier (letters, digits, _)")
+    _require(name not in known, f"{name}: defined twice; a value is defined once")
+    _require(isinstance(value.type, IntType), f"{name}: type {value.type!r} is no IntType")
+    shape = value.shape
+    _require(
+        isinstance(shape, tuple) and len(shape) > 0 and all(_is_int(size) and size > 0 for size in shape),
+        f"{name}: shape {shape!r} must be a tuple of positive integers",
+    )
+    _require(
+        math.prod(shape) <= MAX_VALUES, f"{name}: shape {shape} holds more than 2**31 integers; use smaller images"
+    )
+    _require(
+        _is_int(value.low) and _is_int(value.high) and value.type.low <= value.low <= value.high <= value.type.high,
+        f"{name}: range [{value.low}, {value.high}] does not fit {value.type}",
+    )
+    if value.qparams is not None:
+        fits = isinstance(value.qparams, QParams) and len(value.qparams.scale) in (1, shape[0])
+        _require(fits, f"{name}: {value.qparams!r} must hold one scale, or one for each of the {shape[0]} channels")
+
+
+def _check_node(node: Node, known: dict[str, Value]) -> None:
+    _check_value(node.output, known)
+    for name in node.inputs:
+        _require(name in known, f"{node.name}: input {name!r} is not defined before its use")
+    _check_attributes(node.name, node.op)
+    inputs = [known[name].signature for name in node.inputs]
+    _check_partial_sums(node.name, node.op, inputs)
+    try:
+        expected = infer(node.op, inputs)
+    except BitfabError as error:
+        raise BitfabError(f"{node.name}: {error}") from error
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
+        raise BitfabError(f"{node.name}: attributes of {type(node.op).__name__} do not fit: {error}") from error
+    found = node.output.signature
+    _require(found == expected, f"{node.name}: stored as {found}, but the operation gives {expected}; use rebuild")
+    pad = getattr(node.op, "pad_value", 0)
+    fits = pad == 0 or inputs[0].type.low <= pad <= inputs[0].type.high
+    _require(fits, f"{node.name}: pad value {pad} does not fit {inputs[0].type}")
+
+
+@functools.cache
+def field_types(cls: type) -> dict[str, Any]:
+    """The declared type of each field of a dataclass, resolved."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _check_attributes(name: str, op: Op) -> None:
+    _require(type(op) in typing.get_args(Op), f"{name}: {type(op).__name__} is no operation of the graph")
+    cls: type = type(op)
+    for field, hint in field_types(cls).items():
+        rank = _RANKS.get(cls, 1) if field == "weight" else 1
+        fault = _fault(getattr(op, field), hint, rank)
+        _require(not fault, f"{name}: {field} of {cls.__name__} {fault}")
+    _require(getattr(op, "groups", 1) >= 1, f"{name}: groups must be at least 1")
+    top, left, bottom, right = getattr(op, "padding", (0, 0, 0, 0))
+    cropped = min(top, left) if isinstance(op, ConvTranspose2d) else min(top, left, bottom, right)
+    _require(cropped >= 0, f"{name}: padding {(top, left, bottom, right)} must not be negative")
+
+
+def _fault(attribute: object, hint: Any, rank: int) -> str:
+    """What is wrong with an attribute that was declared as `hint`; empty where nothing is."""
+    if hint == IntArray:
+        return _tensor_fault(attribute, rank)
+    if hint in (Pair, Pads, Shape):
+        size = {Pair: 2, Pads: 4}.get(hint)
+        whole = isinstance(attribute, tuple) and all(_is_int(item) for item in attribute)
+        if not whole or (size and len(attribute) != size):  # type: ignore[arg-type]
+            return f"must be a tuple of {size or 'some'} integers, not {attribute!r}"
+        smallest = -MAX_INTEGER if hint == Pads else 1
+        return "" if all(smallest <= i <= MAX_INTEGER for i in attribute) else f"{attribute} is out of range"  # type: ignore[attr-defined]
+    if hint is int:
+        fits = _is_int(attribute) and abs(attribute) <= MAX_INTEGER  # type: ignore[arg-type]
+        return "" if fits else f"must be an integer within 32 bits, not {attribute!r}"
+    assert hint in (IntType, Rounding), hint
+    return "" if isinstance(attribute, hint) else f"must be of type {hint.__name__}, not {attribute!r}"
+
+
+def _tensor_fault(tensor: object, rank: int) -> str:
+    if not isinstance(tensor, np.ndarray) or not np.issubdtype(tensor.dtype, np.integer):
+        return f"must be an array of integers, not {getattr(tensor, 'dtype', type(tensor).__name__)}"
+    if tensor.ndim != rank or tensor.size == 0:
+        return f"has shape {tensor.shape}; {rank} axes and at least one element expected"
+    low, high = int(tensor.min()), int(tensor.max())
+    return "" if low >= -MAX_INTEGER and high <= MAX_INTEGER else f"holds [{low}, {high}], beyond 32 bits"
+
+
+def _check_partial_sums(name: str, op: Op, inputs: list[Signature]) -> None:
+    """Partial sums, in any order, must stay in int64, where ranges are computed and `run` accumulates."""
+    if not isinstance(op, Conv2d | ConvTranspose2d | Dense) or len(inputs) != 1:
+        return
+    largest = max(abs(inputs[0].low), abs(inputs[0].high), abs(getattr(op, "pad_value", 0)))
+    bound = np.abs(op.weight, dtype=np.float64).sum() * largest + np.abs(op.bias, dtype=np.float64).max()
+    _require(bound < 2.0**62, f"{name}: sums of up to 2**{math.log2(bound):.0f} do not fit 64 bits; use fewer bits")
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise BitfabError(message)

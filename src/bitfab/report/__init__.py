@@ -1,0 +1,57 @@
+"""What a build found out, as `report.json` for programs and one self-contained `report.html` for people."""
+
+from bitfab.report.html import write_html
+from bitfab.report.model import (
+    Accuracy,
+    Available,
+    Fifo,
+    FifoPeak,
+    Hop,
+    HopKind,
+    Layer,
+    Metric,
+    Network,
+    Report,
+    Resources,
+    SizeBytes,
+    Timing,
+    Verification,
+    fifo_peaks,
+    gops,
+    images_per_second,
+    latency_us,
+    mac_utilization,
+    timing,
+    write_json,
+)
+from bitfab.report.pictures import ClassificationSample, Pictures, SegmentationSample
+from bitfab.report.sqnr import sqnr_db
+
+__all__ = [
+    "Accuracy",
+    "Available",
+    "ClassificationSample",
+    "Fifo",
+    "FifoPeak",
+    "Hop",
+    "HopKind",
+    "Layer",
+    "Metric",
+    "Network",
+    "Pictures",
+    "Report",
+    "Resources",
+    "SegmentationSample",
+    "SizeBytes",
+    "Timing",
+    "Verification",
+    "fifo_peaks",
+    "gops",
+    "images_per_second",
+    "latency_us",
+    "mac_utilization",
+    "sqnr_db",
+    "timing",
+    "write_html",
+    "write_json",
+]

@@ -1,0 +1,75 @@
+"""Figures as text: one function per kind of quantity, None as a dash."""
+
+from collections.abc import Sequence
+
+from markupsafe import Markup, escape
+
+__all__ = ["breakable", "count", "decibel", "fixed", "percent", "points", "seconds", "shape", "size"]
+
+NOTHING = "–"
+MINUS = "\N{MINUS SIGN}"
+NARROW = "\N{NARROW NO-BREAK SPACE}"
+
+
+def breakable(name: str) -> Markup:
+    """A name, escaped, that may break after an underscore or a dot, where a reader would break it."""
+    return Markup(str(escape(name)).replace("_", "_<wbr>").replace(".", ".<wbr>"))
+
+
+def count(value: float | None) -> str:
+    """A whole number with commas: 1,234,567."""
+    return NOTHING if value is None else f"{value:,.0f}"
+
+
+def fixed(value: float | None, digits: int = 1) -> str:
+    """A number with so many decimals, and with commas."""
+    return NOTHING if value is None else f"{value:,.{digits}f}".replace("-", MINUS)
+
+
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """A fraction in per cent: 0.8143 is 81.4 %."""
+    return NOTHING if fraction is None else f"{100 * fraction:.{digits}f}{NARROW}%"
+
+
+def points(before: float | None, after: float | None) -> str:
+    """The change from one fraction to another in percentage points, with its sign; zero has none."""
+    if before is None or after is None:
+        return NOTHING
+    change = round(100 * (after - before), 2)
+    sign = "+" if change > 0 else MINUS if change < 0 else ""
+    return f"{sign}{abs(change):.2f}{NARROW}points"
+
+
+def decibel(value: float | None) -> str:
+    """A ratio in dB with one decimal."""
+    return fixed(value, 1)
+
+
+def seconds(value: float) -> str:
+    """A wall time: 0.04 s, 8.2 s, 72 s, 12 min 5 s."""
+    if value < 1:
+        return f"{value:.2f}{NARROW}s"
+    if value < 10:
+        return f"{value:.1f}{NARROW}s"
+    if round(value) < 120:
+        return f"{value:.0f}{NARROW}s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes}{NARROW}min {rest}{NARROW}s"
+
+
+def size(value: float | None, unit: str = "B") -> str:
+    """Bytes (or bits, by `unit`) with a decimal prefix and three digits: 987 B, 30.6 kB, 2.35 MB."""
+    if value is None:
+        return NOTHING
+    if value < 1000:
+        return f"{value:.0f}{NARROW}{unit}"
+    for prefix in ("k", "M", "G"):
+        value /= 1000
+        if value < 999.5:
+            break
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{NARROW}{prefix}{unit}"
+
+
+def shape(value: Sequence[int]) -> str:
+    """(8, 64, 64) is 8×64×64."""
+    return "×".join(str(length) for length in value)

@@ -1,0 +1,110 @@
+// bf_conv2d: a convolution, transposed convolution or dense layer as a sliding window in front of a dot engine.
+//
+//   acc[o] = bias[o] + sum over window and channels of weight[o] * x
+//
+// Takes Simd channels a word, gives Pe accumulators a word. One window word is multiplied in each cycle, so an output
+// pixel takes Groups * Fold * Terms cycles, Terms = KernelHeight * KernelWidth * Words / Groups. Latency from the last
+// input word that a result needs: that of bf_window plus that of bf_dot. Memory layout: see bf_window and bf_dot.
+module bf_conv2d #(
+    parameter int unsigned InBits       = 8,   // bits of an activation
+    parameter bit          InSigned     = 1'b0,
+    parameter int unsigned WeightBits   = 8,   // bits of a weight, signed
+    parameter int unsigned AccBits      = 24,  // bits of an accumulator
+    parameter int unsigned Simd         = 1,   // input channels a cycle
+    parameter int unsigned Pe           = 1,   // output channels a cycle
+    parameter int unsigned Words        = 1,   // input words a pixel: input channels / Simd
+    parameter int unsigned Height       = 1,
+    parameter int unsigned Width        = 1,
+    parameter int unsigned KernelHeight = 1,
+    parameter int unsigned KernelWidth  = 1,
+    parameter int unsigned StrideHeight = 1,
+    parameter int unsigned StrideWidth  = 1,
+    parameter int unsigned UpHeight     = 1,   // stride of a transposed convolution
+    parameter int unsigned UpWidth      = 1,
+    parameter int unsigned PhaseHeight  = 0,
+    parameter int unsigned PhaseWidth   = 0,
+    parameter int          OriginTop    = 0,   // row of the first tap of output (0, 0)
+    parameter int          OriginLeft   = 0,
+    parameter int unsigned OutHeight    = 1,
+    parameter int unsigned OutWidth     = 1,
+    parameter int unsigned Groups       = 1,
+    parameter int unsigned Fold         = 1,   // output channels of a group / Pe
+    parameter int unsigned Rows         = 2,   // line-buffer rows
+    parameter int          PadValue     = 0,   // bits of what lies outside the image
+    parameter              WeightFile   = "",
+    parameter              BiasFile     = ""
+) (
+    input  logic                   clk_i,
+    input  logic                   rst_i,
+    input  logic                   valid_i,
+    output logic                   ready_o,
+    input  logic [Simd*InBits-1:0] data_i,
+    output logic                   valid_o,
+    input  logic                   ready_i,
+    output logic [Pe*AccBits-1:0]  data_o
+);
+  logic                   window_valid;
+  logic                   window_ready;
+  logic [Simd*InBits-1:0] window_data;
+
+  bf_window #(
+      .Bits(InBits),
+      .Lanes(Simd),
+      .Words(Words),
+      .Height(Height),
+      .Width(Width),
+      .KernelHeight(KernelHeight),
+      .KernelWidth(KernelWidth),
+      .StrideHeight(StrideHeight),
+      .StrideWidth(StrideWidth),
+      .UpHeight(UpHeight),
+      .UpWidth(UpWidth),
+      .PhaseHeight(PhaseHeight),
+      .PhaseWidth(PhaseWidth),
+      .OriginTop(OriginTop),
+      .OriginLeft(OriginLeft),
+      .OutHeight(OutHeight),
+      .OutWidth(OutWidth),
+      .Groups(Groups),
+      .Fold(Fold),
+      .Rows(Rows),
+      .PadValue(PadValue)
+  ) u_window (
+      .clk_i  (clk_i),
+      .rst_i  (rst_i),
+      .valid_i(valid_i),
+      .ready_o(ready_o),
+      .data_i (data_i),
+      .valid_o(window_valid),
+      .ready_i(window_ready),
+      .data_o (window_data)
+  );
+
+  bf_dot #(
+      .InBits(InBits),
+      .InSigned(InSigned),
+      .WeightBits(WeightBits),
+      .Simd(Simd),
+      .Pe(Pe),
+      .AccBits(AccBits),
+      .Terms(KernelHeight * KernelWidth * (Words / Groups)),
+      .Results(Groups * Fold),
+      .PhasesHeight(UpHeight),
+      .PhasesWidth(UpWidth),
+      .PhaseHeight(PhaseHeight),
+      .PhaseWidth(PhaseWidth),
+      .OutHeight(OutHeight),
+      .OutWidth(OutWidth),
+      .WeightFile(WeightFile),
+      .BiasFile(BiasFile)
+  ) u_dot (
+      .clk_i  (clk_i),
+      .rst_i  (rst_i),
+      .valid_i(window_valid),
+      .ready_o(window_ready),
+      .data_i (window_data),
+      .valid_o(valid_o),
+      .ready_i(ready_i),
+      .data_o (data_o)
+  );
+endmodule

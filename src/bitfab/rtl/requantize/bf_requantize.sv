@@ -1,0 +1,206 @@
+// Brings integers of one scale to another, channel by channel: multiply, shift, round, add the zero point, clip.
+//
+// y = clip(round((x - InputZero) * m / 2^n) + OutputZero, Low, High), n = MinShift + extra, per channel m >= 0 and extra >= 0.
+// Latency 5 cycles, one word per cycle. ready_o is combinational in ready_i: the whole pipeline stalls together.
+// Exact for all inputs. Limits: InBits <= 32, InputZero is a value of the input type, Low and High fit 32 bits signed.
+// Rounding: 0 half_up, 1 half_even, 2 half_away (from zero), 3 floor. It takes no wide adder: the quotient is cut off and
+// saturated first; then a carry, found from the sign, the first bit cut off and the OR of the others, is added with the zero point.
+// Memory: ScaleFile holds Words words, one per channel word of a pixel: lane l at bits [l*(MultiplierBits+ExtraBits)+:...], m in the
+// low MultiplierBits bits, extra above. MultiplierBits = 0 means m = 1 without a multiplier; with ExtraBits = 0 too there is no memory.
+
+module bf_requantize #(
+    parameter int unsigned InBits         = 16,    // of a lane
+    parameter bit          InSigned       = 1'b1,
+    parameter int unsigned OutBits        = 8,
+    parameter int unsigned Lanes          = 1,
+    parameter int unsigned Words          = 1,     // channel words per pixel
+    parameter int          InputZero      = 0,
+    parameter int          OutputZero     = 0,
+    parameter int          Low            = -128,
+    parameter int          High           = 127,
+    parameter int unsigned MultiplierBits = 16,
+    parameter int unsigned MinShift       = 0,
+    parameter int unsigned ExtraBits      = 0,
+    parameter int unsigned Rounding       = 0,
+    parameter              ScaleFile      = ""
+) (
+    input  logic                     clk_i,
+    input  logic                     rst_i,
+    input  logic                     valid_i,
+    output logic                     ready_o,
+    input  logic [ Lanes*InBits-1:0] data_i,
+    output logic                     valid_o,
+    input  logic                     ready_i,
+    output logic [Lanes*OutBits-1:0] data_o
+);
+
+  localparam int unsigned HalfUp = 0, HalfEven = 1, HalfAway = 2, Floor = 3;
+  localparam int unsigned ScaleBits = MultiplierBits + ExtraBits;
+  localparam int unsigned Stages = 5;
+  localparam int unsigned DifferenceBits = !InSigned || InputZero != 0 ? InBits + 1 : InBits;
+  localparam int unsigned ProductBits = DifferenceBits + MultiplierBits;
+  // The product with a zero bit below it (the first bit cut off when nothing is), wide enough to shift by MinShift.
+  localparam int unsigned WideBits = ProductBits > MinShift ? ProductBits + 1 : MinShift + 2;
+  localparam int unsigned KeptBits = WideBits - MinShift;
+
+  // The fewest bits in which saturation changes no result, and which hold all the constants of the last stage.
+  function automatic int unsigned enough_bits();
+    logic signed [34:0] lowest, highest, limit;
+    lowest  = 35'(Low) - 35'(OutputZero) - 35'sd1;
+    highest = 35'(High) - 35'(OutputZero);
+    if (35'(OutputZero) < lowest) lowest = 35'(OutputZero);
+    if (35'(OutputZero) > highest) highest = 35'(OutputZero);
+    if (35'(Low) < lowest) lowest = 35'(Low);
+    if (35'(High) > highest) highest = 35'(High);
+    limit = 35'sd1;
+    enough_bits = 1;
+    while (-limit > lowest || limit <= highest) begin
+      limit = limit <<< 1;
+      enough_bits = enough_bits + 1;
+    end
+  endfunction
+
+  // What lies above the value bits of InputZero: all zeros, or all ones in a negative value of a signed type.
+  localparam logic signed [34:0] InputZeroTop = 35'(InputZero) >>> (InSigned ? InBits - 1 : InBits);
+
+  localparam int unsigned EnoughBits = enough_bits();
+  localparam int unsigned QuotientBits = KeptBits - 1 < EnoughBits ? KeptBits - 1 : EnoughBits;
+  localparam int unsigned SumBits = EnoughBits + 2;
+  localparam logic signed [SumBits-1:0] SumZero = SumBits'(OutputZero);
+  localparam logic signed [SumBits-1:0] SumLow = SumBits'(Low);
+  localparam logic signed [SumBits-1:0] SumHigh = SumBits'(High);
+
+  if (InBits < 1 || InBits > 32) begin : g_illegal_in_bits
+    $error("bf_requantize: InBits must be 1 to 32");
+  end
+  if (OutBits < 1 || OutBits > 32) begin : g_illegal_out_bits
+    $error("bf_requantize: OutBits must be 1 to 32");
+  end
+  if (Lanes < 1 || Words < 1) begin : g_illegal_lanes
+    $error("bf_requantize: Lanes and Words must be at least 1");
+  end
+  if (Low > High) begin : g_illegal_low
+    $error("bf_requantize: Low must not exceed High");
+  end
+  if (InputZeroTop != 35'sd0 && !(InSigned && InputZeroTop == -35'sd1)) begin : g_illegal_input_zero
+    $error("bf_requantize: InputZero must be a value of the input type");
+  end
+  if (MultiplierBits > 31 || ExtraBits > 5) begin : g_illegal_multiplier_bits
+    $error("bf_requantize: MultiplierBits must be 0 to 31, ExtraBits 0 to 5");
+  end
+  if (Rounding > Floor) begin : g_illegal_rounding
+    $error("bf_requantize: Rounding must be 0 to 3");
+  end
+  if (ScaleBits > 0 && ScaleFile == "") begin : g_illegal_scale_bits
+    $error("bf_requantize: ScaleFile must name a file");
+  end
+
+  logic [Stages-1:0] valid_q;
+  logic enable;
+
+  assign enable  = ready_i || !valid_q[Stages-1];
+  assign ready_o = enable;
+  assign valid_o = valid_q[Stages-1];
+
+  always_ff @(posedge clk_i) begin
+    if (enable) valid_q <= {valid_q[Stages-2:0], valid_i};
+    if (rst_i) valid_q <= '0;
+  end
+
+  // Scale memory: read in the first stage, registered in the second, right before the multiplier.
+  localparam int unsigned ScaleWordBits = ScaleBits > 0 ? Lanes * ScaleBits : 1;
+  logic [ScaleWordBits-1:0] scale_q;
+
+  if (ScaleBits > 0) begin : g_scale
+    localparam int unsigned AddressBits = Words > 1 ? $clog2(Words) : 1;
+    localparam logic [AddressBits-1:0] LastAddress = AddressBits'(Words - 1);
+    logic [ScaleWordBits-1:0] scale_rom[Words];
+    logic [ScaleWordBits-1:0] read_q;
+    logic [AddressBits-1:0] address_q;
+
+    initial $readmemh(ScaleFile, scale_rom);
+
+    always_ff @(posedge clk_i) begin
+      if (enable) read_q <= scale_rom[address_q];
+      if (enable) scale_q <= read_q;
+      if (enable && valid_i) address_q <= address_q == LastAddress ? '0 : address_q + 1'b1;
+      if (rst_i) address_q <= '0;
+    end
+
+`ifndef SYNTHESIS
+    always_ff @(posedge clk_i) if (!rst_i && 32'(address_q) >= Words) $error("bf_requantize: scale address out of bounds");
+`endif
+  end else begin : g_no_scale
+    assign scale_q = 1'b0;
+  end
+
+  for (genvar l = 0; l < Lanes; l++) begin : g_lane
+    logic [InBits-1:0] input_q;
+    logic signed [DifferenceBits-1:0] extended, difference_q;
+    logic signed [ProductBits-1:0] product_q;
+    logic signed [WideBits-1:0] wide;
+    logic signed [KeptBits-1:0] kept;
+    logic sticky, carry, carry_q;
+    logic signed [QuotientBits-1:0] quotient, quotient_q;
+    logic signed [SumBits-1:0] sum;
+    logic [OutBits-1:0] data_q;
+
+    // Stages 1 and 2: input, difference.
+    assign extended = InSigned ? DifferenceBits'($signed(input_q)) : $signed(DifferenceBits'(input_q));
+    always_ff @(posedge clk_i) begin
+      if (enable) input_q <= data_i[l*InBits+:InBits];
+      if (enable) difference_q <= extended - DifferenceBits'(InputZero);
+    end
+
+    // Stage 3: product.
+    if (MultiplierBits > 0) begin : g_multiplier
+      logic signed [MultiplierBits:0] multiplier;
+      assign multiplier = {1'b0, scale_q[l*ScaleBits+:MultiplierBits]};
+      always_ff @(posedge clk_i) if (enable) product_q <= ProductBits'(difference_q) * ProductBits'(multiplier);
+    end else begin : g_no_multiplier
+      always_ff @(posedge clk_i) if (enable) product_q <= difference_q;
+    end
+
+    // Stage 4: shift (bit 0 of `kept` is the first bit cut off, `sticky` the OR of those below), saturate, find the carry.
+    assign wide = WideBits'($signed({product_q, 1'b0}));
+    if (ExtraBits > 0) begin : g_extra_shift
+      logic [ExtraBits-1:0] extra_q;
+      always_ff @(posedge clk_i) if (enable) extra_q <= scale_q[l*ScaleBits+MultiplierBits+:ExtraBits];
+      always_comb begin
+        kept   = KeptBits'(wide >>> MinShift);
+        sticky = |(wide & ~({WideBits{1'b1}} << MinShift));
+        for (int unsigned i = 0; i < ExtraBits; i++) begin
+          if (extra_q[i]) begin
+            sticky = sticky || |(kept & ~({KeptBits{1'b1}} << (1 << i)));
+            kept   = kept >>> (1 << i);
+          end
+        end
+      end
+    end else begin : g_fixed_shift
+      assign kept   = KeptBits'(wide >>> MinShift);
+      assign sticky = |(wide & ~({WideBits{1'b1}} << MinShift));
+    end
+
+    assign carry = kept[0] && (Rounding == HalfUp || (Rounding == HalfEven && (sticky || kept[1])) ||
+                               (Rounding == HalfAway && (sticky || !kept[KeptBits-1])));
+
+    if (KeptBits - 1 > QuotientBits) begin : g_saturate
+      logic [KeptBits-1-QuotientBits:0] top;  // the bits that all equal the sign where the quotient fits
+      assign top = kept[KeptBits-1:QuotientBits];
+      assign quotient = top == '0 || top == '1 ? kept[QuotientBits:1] : {kept[KeptBits-1], {(QuotientBits - 1) {!kept[KeptBits-1]}}};
+    end else begin : g_fits
+      assign quotient = kept[KeptBits-1:1];
+    end
+
+    always_ff @(posedge clk_i) begin
+      if (enable) quotient_q <= quotient;
+      if (enable) carry_q <= carry;
+    end
+
+    // Stage 5: zero point and clip.
+    assign sum = SumBits'(quotient_q) + SumZero + $signed(SumBits'(carry_q));
+    always_ff @(posedge clk_i) if (enable) data_q <= OutBits'(sum < SumLow ? SumLow : sum > SumHigh ? SumHigh : sum);
+    assign data_o[l*OutBits+:OutBits] = data_q;
+  end
+
+endmodule

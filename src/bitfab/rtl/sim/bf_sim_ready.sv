@@ -1,0 +1,35 @@
+// Random back-pressure (simulation only): ready_o is low with a probability of StallPercent %, whatever valid does.
+// Random numbers: xorshift32 (Marsaglia 2003), the same in every simulator.
+
+module bf_sim_ready #(
+    parameter int unsigned StallPercent = 0,  // 0 to 99
+    parameter int unsigned Seed         = 1
+) (
+    input  logic clk_i,
+    input  logic rst_i,
+    output logic ready_o
+);
+
+  localparam logic [31:0] Start = (Seed * 32'd2654435769) | 32'd1;  // not zero, and unlike for neighbouring seeds
+
+  logic [31:0] random_d, random_q;
+  logic ready_q;
+
+  always_comb begin
+    random_d = random_q ^ (random_q << 13);
+    random_d = random_d ^ (random_d >> 17);
+    random_d = random_d ^ (random_d << 5);
+  end
+
+  always_ff @(posedge clk_i) begin
+    random_q <= random_d;
+    ready_q  <= random_q % 100 + 1 > StallPercent;
+    if (rst_i) begin
+      random_q <= Start;
+      ready_q  <= 1'b0;
+    end
+  end
+
+  assign ready_o = ready_q;
+
+endmodule

@@ -1,0 +1,367 @@
+// Sliding window: a cyclic line buffer and the address loop nest that replays the words under a moving window.
+//
+// For every image, with y0, x0 the row and column of the window's first tap:
+//   for oy < OutHeight, ox < OutWidth, g < Groups, f < Fold, kh < KernelHeight, kw < KernelWidth, c < Words / Groups:
+//     emit word g * (Words / Groups) + c of pixel (y0(oy) + kh, x0(ox) + kw), or PadValue in every lane outside the image
+//   y0(oy) = OriginTop  + StrideHeight * ((PhaseHeight + oy) / UpHeight), rounded down; x0(ox) likewise.
+//
+// Latency: 3 cycles from a transfer at the input to the same word at the output, when the window waits for it.
+//   One word a cycle in steady state, across rows and images, when Rows >= KernelHeight + StrideHeight.
+// Limits: Rows >= KernelHeight; the last y0 <= Height; some tap of an image lies inside it.
+// Memory: word w of a row in slot s lies at s * (Width * Words) + w; row r of image i is in slot (i * Height + r) modulo Rows.
+module bf_window #(
+    parameter int unsigned Bits         = 8,  // bits of a lane
+    parameter int unsigned Lanes        = 1,  // lanes of a word
+    parameter int unsigned Words        = 1,  // words of an input pixel
+    parameter int unsigned Height       = 1,  // input image
+    parameter int unsigned Width        = 1,
+    parameter int unsigned KernelHeight = 1,
+    parameter int unsigned KernelWidth  = 1,
+    parameter int unsigned StrideHeight = 1,
+    parameter int unsigned StrideWidth  = 1,
+    parameter int unsigned UpHeight     = 1,  // output rows that share a window row
+    parameter int unsigned UpWidth      = 1,
+    parameter int unsigned PhaseHeight  = 0,  // phase of the first output row, < UpHeight
+    parameter int unsigned PhaseWidth   = 0,
+    parameter int          OriginTop    = 0,  // row of the first tap of output pixel (0, 0): -padding
+    parameter int          OriginLeft   = 0,
+    parameter int unsigned OutHeight    = 1,
+    parameter int unsigned OutWidth     = 1,
+    parameter int unsigned Groups       = 1,  // channel groups, each replayed by itself
+    parameter int unsigned Fold         = 1,  // times that each group's window is replayed
+    parameter int unsigned Rows         = 2,  // rows that the line buffer holds
+    parameter int          PadValue     = 0   // one lane, its low Bits bits
+) (
+    input  logic                  clk_i,
+    input  logic                  rst_i,
+    input  logic                  valid_i,
+    output logic                  ready_o,
+    input  logic [Lanes*Bits-1:0] data_i,
+    output logic                  valid_o,
+    input  logic                  ready_i,
+    output logic [Lanes*Bits-1:0] data_o
+);
+
+  // Bits of a register that counts 0 .. n - 1.
+  function automatic int unsigned counter_bits(input int unsigned n);
+    counter_bits = (n > 1) ? $clog2(n) : 1;
+  endfunction
+
+  function automatic int min2(input int a, input int b);
+    min2 = (a < b) ? a : b;
+  endfunction
+
+  function automatic int max2(input int a, input int b);
+    max2 = (a > b) ? a : b;
+  endfunction
+
+  function automatic int unsigned modulo(input int a, input int unsigned n);
+    modulo = ((a % $signed(n)) + $signed(n)) % $signed(n);
+  endfunction
+
+  // ---- Geometry, all in words or rows ----
+  localparam int unsigned GroupWords = Words / Groups;
+  localparam int unsigned RowWords = Width * Words;
+  localparam int unsigned Depth = Rows * RowWords;
+  // Consecutive words: one group makes the taps of a kernel row contiguous.
+  localparam int unsigned Run = (Groups == 1) ? KernelWidth * Words : GroupWords;
+  localparam int unsigned Taps = (Groups == 1) ? 1 : KernelWidth;
+  localparam int LastTop = OriginTop + $signed(StrideHeight * ((PhaseHeight + OutHeight - 1) / UpHeight));
+  localparam int LastLeft = OriginLeft + $signed(StrideWidth * ((PhaseWidth + OutWidth - 1) / UpWidth));
+  localparam int unsigned LastPhaseHeight = (PhaseHeight + OutHeight - 1) % UpHeight;
+  localparam int unsigned LastPhaseWidth = (PhaseWidth + OutWidth - 1) % UpWidth;
+  // Rows from the last window's top to the next image's first top.
+  localparam int NextImage = $signed(Height) + OriginTop - LastTop;
+
+  // ---- Widths ----
+  localparam int unsigned AddressBits = counter_bits(Depth);
+  localparam int unsigned SlotBits = counter_bits(Rows);
+  localparam int unsigned WriteBits = counter_bits(RowWords);
+  // A position is the offset of a tap's word in its row; it wraps, so that what lies left of the image is above RowWords.
+  localparam int PositionMin = min2(0, OriginLeft * $signed(Words));
+  localparam int PositionMax = max2($signed(RowWords), (LastLeft + $signed(KernelWidth)) * $signed(Words)) - 1;
+  localparam int unsigned PositionBits = counter_bits(PositionMax - PositionMin + 1);
+  localparam int TopMin = min2(0, OriginTop);
+  localparam int TopMax = max2($signed(Height), LastTop + $signed(KernelHeight)) - 1;
+  localparam int unsigned TopBits = counter_bits(TopMax - TopMin + 1);
+  // Bounds of held (see below), where every window touches the image: the last row that it read may still be incomplete.
+  localparam bit AllTouch = (OriginTop + $signed(KernelHeight) > 0) && (LastTop < $signed(Height));
+  localparam int HeldNextTop = $signed(KernelHeight) - 1 - $signed(StrideHeight);
+  localparam int HeldNextImage = min2(LastTop + $signed(KernelHeight), $signed(Height)) - 1 - $signed(Height) - OriginTop;
+  localparam int HeldCoarse = -2 * $signed(Height) - $signed(KernelHeight);
+  localparam int HeldMin = AllTouch ? min2(0, min2(HeldNextTop, HeldNextImage)) : HeldCoarse;
+  localparam int HeldMax = max2(-OriginTop, $signed(Rows) + max2(0, -NextImage));
+  localparam int unsigned HeldBits = 1 + $clog2(max2(max2(-HeldMin, HeldMax + 1), $signed(KernelHeight) + 1));
+
+  localparam int unsigned RunBits = counter_bits(Run);
+  localparam int unsigned TapBits = counter_bits(Taps);
+  localparam int unsigned KernelBits = counter_bits(KernelHeight);
+  localparam int unsigned TapHeldBits = counter_bits(max2($signed(KernelHeight), 1 - OriginTop));
+  localparam int unsigned FoldBits = counter_bits(Fold);
+  localparam int unsigned GroupBits = counter_bits(Groups);
+  localparam int unsigned PhaseHeightBits = counter_bits(UpHeight);
+  localparam int unsigned PhaseWidthBits = counter_bits(UpWidth);
+
+  if (Words % Groups != 0) begin : gen_bad_groups
+    $error("bf_window: Groups must divide Words");
+  end
+  if (Rows < KernelHeight) begin : gen_bad_rows
+    $error("bf_window: Rows must be at least KernelHeight");
+  end
+  if (PhaseHeight >= UpHeight || PhaseWidth >= UpWidth) begin : gen_bad_phase
+    $error("bf_window: PhaseHeight, PhaseWidth must be less than UpHeight, UpWidth");
+  end
+  if (LastTop > $signed(Height) || LastTop + $signed(KernelHeight) <= 0 || OriginTop >= $signed(Height)) begin : gen_bad_top
+    $error("bf_window: the windows leave the image's rows");
+  end
+  if (LastLeft + $signed(KernelWidth) <= 0 || OriginLeft >= $signed(Width)) begin : gen_bad_left
+    $error("bf_window: the windows leave the image's columns");
+  end
+
+  // The address of a slot's first word: a table of constants, Rows entries.
+  function automatic logic [AddressBits-1:0] slot_address(input logic [SlotBits-1:0] slot);
+    slot_address = '0;
+    for (int unsigned i = 1; i < Rows; i++) begin
+      if (slot == SlotBits'(i)) slot_address = AddressBits'(i * RowWords);
+    end
+  endfunction
+
+  // (slot + step) modulo Rows, step < Rows.
+  function automatic logic [SlotBits-1:0] slot_plus(input logic [SlotBits-1:0] slot, input logic [SlotBits-1:0] step);
+    logic [SlotBits:0] sum;
+    sum = {1'b0, slot} + {1'b0, step};
+    if (sum >= (SlotBits + 1)'(Rows)) sum = sum - (SlotBits + 1)'(Rows);
+    slot_plus = sum[SlotBits-1:0];
+  endfunction
+
+  // ---- Write side: words go to consecutive places, whatever image they belong to ----
+  logic [WriteBits-1:0] write_position_d, write_position_q;
+  logic row_begun_d, row_begun_q;  // write_position_q != 0
+  logic [SlotBits-1:0] write_slot_d, write_slot_q;
+  logic write, write_row;
+
+  // Rows from the window's top that are written completely, the padding above the image counted with them. Row y0 + kh is
+  // complete when held > kh, and is being written when held == kh. A row may be written while held < Rows. Below zero:
+  // rows that no window needs are still to come.
+  logic signed [HeldBits-1:0] held_d, held_q;
+
+  assign ready_o = held_q < HeldBits'($signed(Rows));
+  assign write = valid_i && ready_o;
+  assign write_row = write && (write_position_q == WriteBits'(RowWords - 1));
+
+  always_comb begin
+    write_position_d = write_position_q;
+    write_slot_d = write_slot_q;
+    row_begun_d = row_begun_q;
+    if (write) row_begun_d = !write_row;
+    if (write) write_position_d = write_position_q + 1'b1;
+    if (write_row) begin
+      write_position_d = '0;
+      write_slot_d = slot_plus(write_slot_q, SlotBits'(1 % Rows));
+    end
+  end
+
+  // ---- Loop nest: the tap after the one in the tap register ----
+  logic [RunBits-1:0] run_d, run_q;
+  logic [TapBits-1:0] tap_d, tap_q;
+  logic [KernelBits-1:0] kernel_d, kernel_q;
+  logic [FoldBits-1:0] fold_d, fold_q;
+  logic [GroupBits-1:0] group_d, group_q;
+  logic [PhaseWidthBits-1:0] phase_width_d, phase_width_q;
+  logic [PhaseHeightBits-1:0] phase_height_d, phase_height_q;
+  logic [PositionBits-1:0] position_q, step;
+  logic [TopBits-1:0] top_d, top_q;
+  logic [SlotBits-1:0] top_slot_d, top_slot_q;
+  logic end_run, end_tap, end_kernel, end_fold, end_pixel, end_row, end_image, next_column, next_top;
+
+  assign end_run = run_q == RunBits'(Run - 1);
+  assign end_tap = end_run && (tap_q == TapBits'(Taps - 1));
+  assign end_kernel = end_tap && (kernel_q == KernelBits'(KernelHeight - 1));
+  assign end_fold = end_kernel && (fold_q == FoldBits'(Fold - 1));
+  assign end_pixel = end_fold && (group_q == GroupBits'(Groups - 1));
+  assign next_column = phase_width_q == PhaseWidthBits'(UpWidth - 1);
+  assign next_top = phase_height_q == PhaseHeightBits'(UpHeight - 1);
+  assign end_row = end_pixel && (phase_width_q == PhaseWidthBits'(LastPhaseWidth)) &&
+      (position_q == PositionBits'((LastLeft + $signed(KernelWidth)) * $signed(Words) - 1));
+  assign end_image = end_row && (phase_height_q == PhaseHeightBits'(LastPhaseHeight)) && (top_q == TopBits'(LastTop));
+
+  // Every move is a constant step of the position, modulo 2^PositionBits.
+  localparam int StepTap = $signed(Words - GroupWords) + 1;
+  localparam int StepKernel = 1 - $signed((KernelWidth - 1) * Words + GroupWords);
+  localparam int StepGroup = StepKernel + $signed(GroupWords);
+  localparam int StepPhase = 1 - $signed(KernelWidth * Words);
+  localparam int StepPixel = StepPhase + $signed(StrideWidth * Words);
+  localparam int StepRow = (OriginLeft - LastLeft) * $signed(Words) + StepPhase;
+
+  always_comb begin
+    step = PositionBits'(1);
+    if (end_run) step = PositionBits'(StepTap);
+    if (end_tap) step = PositionBits'(StepKernel);
+    if (end_fold) step = PositionBits'(StepGroup);
+    if (end_pixel) step = next_column ? PositionBits'(StepPixel) : PositionBits'(StepPhase);
+    if (end_row) step = PositionBits'(StepRow);
+  end
+
+  always_comb begin
+    run_d = end_run ? '0 : run_q + 1'b1;
+    tap_d = tap_q;
+    kernel_d = kernel_q;
+    fold_d = fold_q;
+    group_d = group_q;
+    if (end_run) tap_d = end_tap ? '0 : tap_q + 1'b1;
+    if (end_tap) kernel_d = end_kernel ? '0 : kernel_q + 1'b1;
+    if (end_kernel) fold_d = end_fold ? '0 : fold_q + 1'b1;
+    if (end_fold) group_d = end_pixel ? '0 : group_q + 1'b1;
+  end
+
+  always_comb begin
+    phase_width_d = phase_width_q;
+    phase_height_d = phase_height_q;
+    top_d = top_q;
+    top_slot_d = top_slot_q;
+    if (end_pixel) phase_width_d = next_column ? '0 : phase_width_q + 1'b1;
+    if (end_row) begin
+      phase_width_d = PhaseWidthBits'(PhaseWidth);
+      phase_height_d = next_top ? '0 : phase_height_q + 1'b1;
+      if (next_top) begin
+        top_d = top_q + TopBits'(StrideHeight);
+        top_slot_d = slot_plus(top_slot_q, SlotBits'(StrideHeight % Rows));
+      end
+    end
+    if (end_image) begin
+      phase_height_d = PhaseHeightBits'(PhaseHeight);
+      top_d = TopBits'(OriginTop);
+      top_slot_d = slot_plus(top_slot_q, SlotBits'(modulo(NextImage, Rows)));
+    end
+  end
+
+  logic inside_rows, inside_columns;
+
+  if (OriginTop < 0 || LastTop + $signed(KernelHeight) > $signed(Height)) begin : gen_pad_rows
+    logic [TopBits-1:0] row;
+    assign row = top_q + TopBits'(kernel_q);
+    assign inside_rows = row < TopBits'(Height);
+  end else begin : gen_all_rows
+    assign inside_rows = 1'b1;
+  end
+  if (OriginLeft < 0 || LastLeft + $signed(KernelWidth) > $signed(Width)) begin : gen_pad_columns
+    assign inside_columns = position_q < PositionBits'(RowWords);
+  end else begin : gen_all_columns
+    assign inside_columns = 1'b1;
+  end
+
+  // ---- Tap register: one tap, waiting for its word. Padding waits for nothing, save that an image's first tap waits for the
+  // image's first word: else the padding of an image that never comes would be sent. ----
+  logic first_q, tap_valid_q, tap_inside_q, tap_waits_q, tap_next_top_q, tap_next_image_q;
+  logic [TapHeldBits-1:0] tap_held_d, tap_held_q;
+  logic [PositionBits-1:0] tap_position_q;
+  logic [AddressBits-1:0] tap_address_q;
+  logic signed [HeldBits-1:0] complete;  // rows held when the tap's row is complete, less one
+  logic written, take, advance, enable;
+
+  assign complete = $signed(HeldBits'(tap_held_q));
+  assign written = !tap_waits_q || held_q > complete ||
+      (held_q == complete && (tap_inside_q ? tap_position_q < PositionBits'(write_position_q) : row_begun_q));
+  assign enable = ready_i || !valid_o;
+  assign take = enable && tap_valid_q && written;
+  assign advance = take || !tap_valid_q;
+
+  always_comb begin
+    tap_held_d = TapHeldBits'(kernel_q);
+    if (first_q && !(inside_rows && inside_columns)) tap_held_d = TapHeldBits'(max2(0, -OriginTop));
+  end
+
+  always_comb begin
+    held_d = held_q;
+    if (write_row) held_d = held_d + HeldBits'(1);
+    if (take && tap_next_top_q) held_d = held_d - HeldBits'($signed(StrideHeight));
+    if (take && tap_next_image_q) held_d = held_d - HeldBits'(NextImage);
+  end
+
+  // ---- Line buffer: written words are read a cycle later at the earliest, and a row is not overwritten before it is freed ----
+  (* no_rw_check *)
+  logic [Lanes*Bits-1:0] buffer[Depth];
+  logic [Lanes*Bits-1:0] read_q;
+  logic [AddressBits-1:0] write_address;
+  logic read_valid_q, read_inside_q;
+
+  assign write_address = slot_address(write_slot_q) + AddressBits'(write_position_q);
+
+  always_ff @(posedge clk_i) begin
+    if (write) buffer[write_address] <= data_i;
+  end
+
+  always_ff @(posedge clk_i) begin
+    if (enable) read_q <= buffer[tap_address_q];
+  end
+
+  always_ff @(posedge clk_i) begin
+    write_position_q <= write_position_d;
+    write_slot_q <= write_slot_d;
+    row_begun_q <= row_begun_d;
+    held_q <= held_d;
+    if (advance) begin
+      run_q <= run_d;
+      tap_q <= tap_d;
+      kernel_q <= kernel_d;
+      fold_q <= fold_d;
+      group_q <= group_d;
+      phase_width_q <= phase_width_d;
+      phase_height_q <= phase_height_d;
+      position_q <= position_q + step;
+      top_q <= top_d;
+      top_slot_q <= top_slot_d;
+      tap_inside_q <= inside_rows && inside_columns;
+      tap_waits_q <= (inside_rows && inside_columns) || first_q;
+      tap_held_q <= tap_held_d;
+      first_q <= end_image;
+      tap_position_q <= position_q;
+      tap_address_q <= slot_address(slot_plus(top_slot_q, SlotBits'(kernel_q))) + AddressBits'(position_q);
+      tap_next_top_q <= end_row && next_top && !end_image;
+      tap_next_image_q <= end_image;
+    end
+    tap_valid_q <= 1'b1;
+    if (enable) begin
+      read_valid_q <= tap_valid_q && written;
+      read_inside_q <= tap_inside_q;
+      valid_o <= read_valid_q;
+      data_o <= read_inside_q ? read_q : {Lanes{Bits'(PadValue)}};
+    end
+    if (rst_i) begin
+      write_position_q <= '0;
+      write_slot_q <= '0;
+      row_begun_q <= 1'b0;
+      held_q <= HeldBits'(-OriginTop);
+      first_q <= 1'b1;
+      run_q <= '0;
+      tap_q <= '0;
+      kernel_q <= '0;
+      fold_q <= '0;
+      group_q <= '0;
+      phase_width_q <= PhaseWidthBits'(PhaseWidth);
+      phase_height_q <= PhaseHeightBits'(PhaseHeight);
+      position_q <= PositionBits'(OriginLeft * $signed(Words));
+      top_q <= TopBits'(OriginTop);
+      top_slot_q <= SlotBits'(modulo(OriginTop, Rows));
+      tap_valid_q <= 1'b0;
+      read_valid_q <= 1'b0;
+      valid_o <= 1'b0;
+    end
+  end
+
+`ifndef SYNTHESIS
+  logic [Lanes*Bits-1:0] last_data_q;
+  logic waiting_q;
+
+  always_ff @(posedge clk_i) begin
+    last_data_q <= data_o;
+    waiting_q <= valid_o && !ready_i && !rst_i;
+    if (!rst_i && waiting_q) begin
+      if (!valid_o || data_o != last_data_q) $error("bf_window: the output changed while it waited");
+    end
+    if (!rst_i && $signed(held_q) > HeldMax) $error("bf_window: more rows held than the buffer has");
+    if (!rst_i && $signed(held_q) < HeldMin) $error("bf_window: held is below its bound");
+    if (!rst_i && take && tap_inside_q && 32'(tap_address_q) >= Depth) $error("bf_window: address out of bounds");
+  end
+`endif
+endmodule
