@@ -36,7 +36,9 @@ CONVOLUTIONS = (
 )
 
 
-def layer(name: str, op: str, inputs: int, outputs: int, side: int, kernel: int, pe: int, simd: int, cycles: int) -> Layer:
+def layer(
+    name: str, op: str, inputs: int, outputs: int, side: int, kernel: int, pe: int, simd: int, cycles: int
+) -> Layer:
     macs = inputs * outputs * side * side * kernel * kernel
     used = pe * simd
     return Layer(
@@ -61,7 +63,9 @@ def layer(name: str, op: str, inputs: int, outputs: int, side: int, kernel: int,
 
 def other_layer(name: str, op: str, *shapes: tuple[int, ...]) -> Layer:
     """A layer without MACs; the last shape is its output's."""
-    return Layer(name, op, shapes[:-1], shapes[-1], "uint8 -> uint8", 0, None, None, 4096, None, None, 96, 120, 0, 0, None)
+    return Layer(
+        name, op, shapes[:-1], shapes[-1], "uint8 -> uint8", 0, None, None, 4096, None, None, 96, 120, 0, 0, None
+    )
 
 
 def example_layers() -> tuple[Layer, ...]:
@@ -105,7 +109,14 @@ def example_report() -> Report:
         verification=Verification(20, 5_898_240, 0, "Verilator 5.48", fifo_peaks(fifos)),
         timing=timing(cycles_per_image=39_204, latency_cycles=46_912, fmax_mhz=92.41, macs=macs, layers=layers),
         resources=Resources("ecp5-85k", 26_482, 22_310, 114, 51, Available(lut=83640, ff=83640, dsp=156, bram=208)),
-        wall_seconds={"calibrate": 1.92, "quantize": 0.31, "generate": 0.14, "simulate": 71.6, "synthesize": 62.9, "route": 301.4},
+        wall_seconds={
+            "calibrate": 1.92,
+            "quantize": 0.31,
+            "generate": 0.14,
+            "simulate": 71.6,
+            "synthesize": 62.9,
+            "route": 301.4,
+        },
         layers=layers,
         fifos=fifos,
         critical_layer="merge_0_0",

@@ -38,7 +38,7 @@ def load() -> Digits:
         BitfabError: scikit-learn is missing.
     """
     try:
-        from sklearn.datasets import load_digits  # noqa: PLC0415  (optional, and slow to import)
+        from sklearn.datasets import load_digits
     except ImportError as error:
         raise BitfabError(
             'digits: scikit-learn is not installed (it carries the images): pip install "bitfab[digits]"'

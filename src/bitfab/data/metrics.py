@@ -29,7 +29,9 @@ def mask_scores(predicted: NDArray[Any], truth: NDArray[Any]) -> MaskScores:
         ValueError: the shapes differ or are empty.
     """
     if predicted.shape != truth.shape or truth.size == 0:
-        raise ValueError(f"masks of shape {predicted.shape} and {truth.shape}: need equal shapes with at least one pixel")
+        raise ValueError(
+            f"masks of shape {predicted.shape} and {truth.shape}: need equal shapes with at least one pixel"
+        )
     guess, target = predicted != 0, truth != 0
     hits = int(np.count_nonzero(guess & target))
     errors = int(np.count_nonzero(guess ^ target))

@@ -63,39 +63,39 @@ def cycles(node: Node, folding: Folding) -> int:
 def choose(
     graph: Graph, input_channels: Mapping[str, int], parallelism: int, fixed: Mapping[str, Folding]
 ) -> dict[str, Folding]:
-    """A folding for each multiplying layer so that all of them use at most `parallelism` multipliers.
+    """The foldings that make the slowest layer as fast as `parallelism` multipliers allow.
 
-    Greedy: the slowest layer grows to its next larger legal folding until it cannot or the budget is spent; layers
-    in `fixed` keep what they are given. Wide SIMD is preferred to PE, since it needs fewer accumulators.
-    Raises BitfabError where `parallelism` is below one multiplier a layer, or a fixed folding is illegal.
+    Layers in `fixed` keep theirs; every other gets the cheapest legal folding that keeps up with the slowest one.
+    Exact: all cycle counts that a layer can have are tried as the slowest one's, shortest first.
+    Raises BitfabError where the budget is too small (the least is named), or a fixed folding is illegal.
     """
     layers = {node.name: node for node in graph if isinstance(node.op, Conv2d | ConvTranspose2d | Dense)}
     for name in fixed:
         if name not in layers:
             raise BitfabError(f"folding for {name!r}: no such layer; layers that fold are {', '.join(layers)}")
-    if parallelism < len(layers):
-        raise BitfabError(
-            f"parallelism {parallelism}: at least {len(layers)}, one multiplier for each layer, is needed"
-        )
-    chosen = {name: Folding(1, 1) for name in layers}
-    chosen |= {name: check(layers[name], folding, input_channels[name]) for name, folding in fixed.items()}
-    while True:
-        slowest = max(layers, key=lambda name: cycles(layers[name], chosen[name]))
-        if slowest in fixed:
+    options = {
+        name: [check(node, fixed[name], input_channels[name])] if name in fixed else legal(node, input_channels[name])
+        for name, node in layers.items()
+    }
+    paces = {name: [cycles(node, folding) for folding in options[name]] for name, node in layers.items()}
+    slowest_allowed = max((min(pace) for pace in paces.values()), default=0)
+    for pace in sorted({pace for column in paces.values() for pace in column if pace >= slowest_allowed}):
+        chosen = {
+            name: next(f for f, c in zip(options[name], paces[name], strict=True) if c <= pace) for name in layers
+        }
+        if sum(folding.multipliers for folding in chosen.values()) <= parallelism:
             return chosen
-        larger = _next(layers[slowest], chosen[slowest], input_channels[slowest])
-        used = sum(folding.multipliers for folding in chosen.values())
-        if larger is None or used + larger.multipliers - chosen[slowest].multipliers > parallelism:
-            return chosen
-        chosen[slowest] = larger
+    least = sum(options[name][0].multipliers for name in layers)
+    if layers:
+        raise BitfabError(f"parallelism {parallelism}: these layers need at least {least} multipliers")
+    return {}
 
 
-def _next(node: Node, folding: Folding, input_channels: int) -> Folding | None:
-    """The legal folding with the fewest multipliers above the present number."""
+def legal(node: Node, input_channels: int) -> list[Folding]:
+    """Every legal folding, fewest multipliers first; among equals the squarest."""
     ins, outs = channels(node, input_channels)
-    legal = [Folding(pe, simd) for pe in divisors(outs) for simd in divisors(ins)]
-    larger = [f for f in legal if f.multipliers > folding.multipliers]
-    return min(larger, key=lambda f: (f.multipliers, abs(f.pe - f.simd), f.pe), default=None)
+    foldings = [Folding(pe, simd) for pe in divisors(outs) for simd in divisors(ins)]
+    return sorted(foldings, key=lambda f: (f.multipliers, abs(f.pe - f.simd), f.pe))
 
 
 def _listed(n: int) -> str:

@@ -64,8 +64,8 @@ class Netlist:
             parameters = {"Bits": stream.bits, "InLanes": stream.lanes, "OutLanes": step}
             self.add(f"{stream.name}_width_{step}", "width", parameters, [stream], [fresh], value)
             stream = fresh
-        pixels = self.depths.get((value, fifo_for or ""), 0)
-        if not pixels:
+        pixels = 0 if fifo_for is None else self.depths.get((value, fifo_for), 0)
+        if fifo_for is None or not pixels:
             return stream
         depth = pixels * (stream.shape[0] // stream.lanes)
         fresh = self.stream(f"{stream.name}_held", value, lanes)

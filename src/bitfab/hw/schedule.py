@@ -1,8 +1,8 @@
 """The schedule: a pixel-by-pixel simulation of the engines that predicts cycles and the depths of skip FIFOs.
 
 Each engine is an actor that needs input pixels, takes cycles and room downstream, and gives one output pixel
-(synchronous dataflow; Lee and Messerschmitt 1987). Line buffers have their real sizes. Pixels come in at the pace of the
-slowest engine, and a FIFO at a join may grow without bound: its peak is the depth to build. Self-timed dataflow is
+(synchronous dataflow; Lee and Messerschmitt 1987). Line buffers have their real sizes. Pixels come in at the pace of
+the slowest engine, and a FIFO at a join may grow without bound: its peak is the depth to build. Self-timed dataflow is
 monotonic (a firing that comes earlier never delays another; Wiggers et al. 2009), so with these depths the real design,
 whatever the pace of its input and the pauses of its output, cannot deadlock and is at least as fast as this schedule.
 """

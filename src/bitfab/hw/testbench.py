@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from bitfab.dtypes import IntArray
@@ -9,6 +12,51 @@ from bitfab.hw.design import Design
 from bitfab.hw.memories import mem_file, to_stream
 from bitfab.hw.render_verilog import byte_bits, simulation_library, template
 from bitfab.ir.run import trace
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a run of the testbench printed: cycles at which each image's first and last words passed, and counts."""
+
+    first_in: tuple[int, ...]
+    last_in: tuple[int, ...]
+    first_out: tuple[int, ...]
+    last_out: tuple[int, ...]
+    values: Mapping[str, int]  # values compared, by stream
+    mismatches: Mapping[str, int]
+    fifo_peaks: Mapping[str, int]  # words, by FIFO instance
+    passed: bool
+    complaints: tuple[str, ...]
+
+    @property
+    def cycles_per_image(self) -> int:
+        """Steady state: the distance between the last two images' ends, or one image's time from end to end."""
+        return self.last_out[-1] - self.last_out[-2] if len(self.last_out) > 1 else self.latency_cycles
+
+    @property
+    def latency_cycles(self) -> int:
+        """From the first word of the first image in to its last word out, pipeline empty."""
+        return self.last_out[0] - self.first_in[0] + 1
+
+
+def observe(design: Design, lines: Sequence[str]) -> Observed:
+    """Read what the testbench printed."""
+    text = "\n".join(lines)
+    images = [tuple(map(int, row)) for row in re.findall(r"^IMAGE \d+ in (\d+) (\d+) out (\d+) (\d+)", text, re.M)]
+    first_in, last_in, first_out, last_out = zip(*images, strict=True) if images else ((), (), (), ())
+    streams = re.findall(r"^STREAM (\S+) words (\d+) mismatches (\d+)", text, re.M)
+    lanes = {stream.value: stream.lanes for stream in design.taps} | {"output": design.output.lanes}
+    return Observed(
+        first_in,
+        last_in,
+        first_out,
+        last_out,
+        values={name: int(words) * lanes[name] for name, words, _ in streams},
+        mismatches={name: int(wrong) for name, _, wrong in streams},
+        fifo_peaks={name: int(peak) for name, peak in re.findall(r"^FIFO (\S+) depth \d+ peak (\d+)", text, re.M)},
+        passed=any(line.startswith("PASS") for line in lines),
+        complaints=tuple(line for line in lines if re.match(r"MISMATCH|PROTOCOL|.*FAIL|%Error", line)),
+    )
 
 
 def testbench(design: Design, images: IntArray) -> dict[str, str]:

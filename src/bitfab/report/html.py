@@ -25,7 +25,9 @@ def write_html(report: Report, pictures: Pictures, path: Path) -> None:
     page = render_html(report, pictures)
     size = len(page.encode())
     if size >= LIMIT_BYTES:
-        raise BitfabError(f"{path}: would have {size} bytes, the limit is {LIMIT_BYTES}: show fewer or smaller pictures")
+        raise BitfabError(
+            f"{path}: would have {size} bytes, the limit is {LIMIT_BYTES}: show fewer or smaller pictures"
+        )
     write_text(path, page)
 
 

@@ -129,7 +129,8 @@ def tiles(report: Report) -> list[Tile]:
     accuracy, timing = report.accuracy, report.timing
     name = METRIC_NAMES[accuracy.metric] if accuracy.metric is not None else "Accuracy"
     worse = f"float {text.percent(accuracy.float)} · {text.points(accuracy.float, accuracy.int8)}"
-    clock = "not placed and routed" if timing.fmax_mhz is None else f"critical path in {report.critical_layer}"
+    where = "highest clock" if report.critical_layer is None else f"critical path in {report.critical_layer}"
+    clock = "not placed and routed" if timing.fmax_mhz is None else where
     return [
         Tile(f"{name}, INT8", *_split(text.percent(accuracy.int8)), "not measured" if accuracy.int8 is None else worse),
         _proof_tile(report),
@@ -144,7 +145,7 @@ def tiles(report: Report) -> list[Tile]:
         Tile(
             "Multipliers at work",
             *_split(text.percent(timing.mac_utilization)),
-            f"in the slowest layer · {text.fixed(timing.gops)} GOP/s",
+            "in the slowest layer" + ("" if timing.gops is None else f" · {text.fixed(timing.gops)} GOP/s"),
         ),
     ]
 

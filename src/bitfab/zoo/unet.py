@@ -11,8 +11,9 @@ __all__ = ["UNet"]
 class UNet(nn.Module):
     """U-Net (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597) with one logit per pixel.
 
-    Each level is two 3x3 convolutions with batch norm and ReLU; levels are joined by 2x2 max pooling on the way down and
-    by a 2x2 transposed convolution of stride 2 on the way up, whose output is concatenated after the skip's channels.
+    Each level is two 3x3 convolutions with batch norm and ReLU; levels are joined by 2x2 max pooling on the way down
+    and by a 2x2 transposed convolution of stride 2 on the way up, whose output is concatenated after the skip's
+    channels.
 
     Maps float (N, 1, H, W) to logits (N, 1, H, W); H and W must be multiples of 2 ** (len(channels) - 1).
 

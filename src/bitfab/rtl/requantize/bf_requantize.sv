@@ -1,7 +1,7 @@
 // Brings integers of one scale to another, channel by channel: multiply, shift, round, add the zero point, clip.
 //
 // y = clip(round((x - InputZero) * m / 2^n) + OutputZero, Low, High), n = MinShift + extra, per channel m >= 0 and extra >= 0.
-// Latency 5 cycles, one word per cycle. ready_o is combinational in ready_i: the whole pipeline stalls together.
+// Latency 6 cycles, one word per cycle. ready_o is combinational in ready_i: the whole pipeline stalls together.
 // Exact for all inputs. Limits: InBits <= 32, InputZero is a value of the input type, Low and High fit 32 bits signed.
 // Rounding: 0 half_up, 1 half_even, 2 half_away (from zero), 3 floor. It takes no wide adder: the quotient is cut off and
 // saturated first; then a carry, found from the sign, the first bit cut off and the OR of the others, is added with the zero point.
@@ -36,7 +36,7 @@ module bf_requantize #(
 
   localparam int unsigned HalfUp = 0, HalfEven = 1, HalfAway = 2, Floor = 3;
   localparam int unsigned ScaleBits = MultiplierBits + ExtraBits;
-  localparam int unsigned Stages = 5;
+  localparam int unsigned Stages = 6;
   localparam int unsigned DifferenceBits = !InSigned || InputZero != 0 ? InBits + 1 : InBits;
   localparam int unsigned ProductBits = DifferenceBits + MultiplierBits;
   // The product with a zero bit below it (the first bit cut off when nothing is), wide enough to shift by MinShift.
@@ -152,20 +152,49 @@ module bf_requantize #(
       if (enable) difference_q <= extended - DifferenceBits'(InputZero);
     end
 
-    // Stage 3: product.
-    if (MultiplierBits > 0) begin : g_multiplier
+    // Stages 3 and 4: product; in two parts, each for one 18 x 18 multiplier, where the difference is wider than that.
+    if (MultiplierBits == 0) begin : g_no_multiplier
+      logic signed [ProductBits-1:0] same_q;
+      always_ff @(posedge clk_i) begin
+        if (enable) same_q <= difference_q;
+        if (enable) product_q <= same_q;
+      end
+    end else begin : g_multiplier
       logic signed [MultiplierBits:0] multiplier;
       assign multiplier = {1'b0, scale_q[l*ScaleBits+:MultiplierBits]};
-      always_ff @(posedge clk_i) if (enable) product_q <= ProductBits'(difference_q) * ProductBits'(multiplier);
-    end else begin : g_no_multiplier
-      always_ff @(posedge clk_i) if (enable) product_q <= difference_q;
+
+      if (DifferenceBits <= 18) begin : g_one_product
+        logic signed [ProductBits-1:0] first_q;
+        always_ff @(posedge clk_i) begin
+          if (enable) first_q <= ProductBits'(difference_q) * ProductBits'(multiplier);
+          if (enable) product_q <= first_q;
+        end
+      end else begin : g_two_products
+        localparam int unsigned LowBits = 17;
+        localparam int unsigned LowProductBits = LowBits + 1 + MultiplierBits;
+        localparam int unsigned HighProductBits = ProductBits - LowBits;
+        logic signed [LowBits:0] low;
+        logic signed [DifferenceBits-LowBits-1:0] high;
+        logic signed [LowProductBits-1:0] low_product_q;
+        logic signed [HighProductBits-1:0] high_product_q;
+        assign low  = {1'b0, difference_q[LowBits-1:0]};
+        assign high = difference_q[DifferenceBits-1:LowBits];
+        always_ff @(posedge clk_i) begin
+          if (enable) low_product_q <= LowProductBits'(low) * LowProductBits'(multiplier);
+          if (enable) high_product_q <= HighProductBits'(high) * HighProductBits'(multiplier);
+          if (enable) product_q <= (ProductBits'(high_product_q) <<< LowBits) + ProductBits'(low_product_q);
+        end
+      end
     end
 
-    // Stage 4: shift (bit 0 of `kept` is the first bit cut off, `sticky` the OR of those below), saturate, find the carry.
+    // Stage 5: shift (bit 0 of `kept` is the first bit cut off, `sticky` the OR of those below), saturate, find the carry.
     assign wide = WideBits'($signed({product_q, 1'b0}));
     if (ExtraBits > 0) begin : g_extra_shift
-      logic [ExtraBits-1:0] extra_q;
-      always_ff @(posedge clk_i) if (enable) extra_q <= scale_q[l*ScaleBits+MultiplierBits+:ExtraBits];
+      logic [ExtraBits-1:0] early_extra_q, extra_q;
+      always_ff @(posedge clk_i) begin
+        if (enable) early_extra_q <= scale_q[l*ScaleBits+MultiplierBits+:ExtraBits];
+        if (enable) extra_q <= early_extra_q;
+      end
       always_comb begin
         kept   = KeptBits'(wide >>> MinShift);
         sticky = |(wide & ~({WideBits{1'b1}} << MinShift));
@@ -197,7 +226,7 @@ module bf_requantize #(
       if (enable) carry_q <= carry;
     end
 
-    // Stage 5: zero point and clip.
+    // Stage 6: zero point and clip.
     assign sum = SumBits'(quotient_q) + SumZero + $signed(SumBits'(carry_q));
     always_ff @(posedge clk_i) if (enable) data_q <= OutBits'(sum < SumLow ? SumLow : sum > SumHigh ? SumHigh : sum);
     assign data_o[l*OutBits+:OutBits] = data_q;

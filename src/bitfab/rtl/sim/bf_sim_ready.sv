@@ -2,7 +2,7 @@
 // Random numbers: xorshift32 (Marsaglia 2003), the same in every simulator.
 
 module bf_sim_ready #(
-    parameter int unsigned StallPercent = 0,  // 0 to 99
+    parameter int unsigned StallPercent = 0,  // 0 to 99; the plus-argument +stall= overrides it
     parameter int unsigned Seed         = 1
 ) (
     input  logic clk_i,
@@ -13,7 +13,12 @@ module bf_sim_ready #(
   localparam logic [31:0] Start = (Seed * 32'd2654435769) | 32'd1;  // not zero, and unlike for neighbouring seeds
 
   logic [31:0] random_d, random_q;
+  int unsigned stall_percent = StallPercent;
   logic ready_q;
+
+  initial begin
+    if ($value$plusargs("stall=%d", stall_percent)) $display("stall %0d %%", stall_percent);
+  end
 
   always_comb begin
     random_d = random_q ^ (random_q << 13);
@@ -23,7 +28,7 @@ module bf_sim_ready #(
 
   always_ff @(posedge clk_i) begin
     random_q <= random_d;
-    ready_q  <= random_q % 100 + 1 > StallPercent;
+    ready_q  <= random_q % 100 + 1 > stall_percent;
     if (rst_i) begin
       random_q <= Start;
       ready_q  <= 1'b0;

@@ -9,7 +9,7 @@ module bf_sim_source #(
     parameter int unsigned Bits        = 8,  // of a stream word
     parameter int unsigned Words       = 1,  // in the file
     parameter              File        = "",
-    parameter int unsigned IdlePercent = 0,  // 0 to 99
+    parameter int unsigned IdlePercent = 0,  // 0 to 99; the plus-argument +idle= overrides it
     parameter int unsigned Seed        = 1
 ) (
     input  logic            clk_i,
@@ -26,16 +26,21 @@ module bf_sim_source #(
   logic [Bits-1:0] memory[Words];
   logic [31:0] index_d, index_q;
   logic [31:0] random_d, random_q;
+  int unsigned idle_percent = IdlePercent;
   logic valid_d, valid_q;
 
   initial $readmemh(File, memory);
+
+  initial begin
+    if ($value$plusargs("idle=%d", idle_percent)) $display("idle %0d %%", idle_percent);
+  end
 
   always_comb begin
     random_d = random_q ^ (random_q << 13);
     random_d = random_d ^ (random_d >> 17);
     random_d = random_d ^ (random_d << 5);
     index_d  = valid_q && ready_i ? index_q + 1 : index_q;
-    valid_d  = index_d < Words && random_q % 100 + 1 > IdlePercent;
+    valid_d  = index_d < Words && random_q % 100 + 1 > idle_percent;
     if (valid_q && !ready_i) valid_d = 1'b1;
   end
 

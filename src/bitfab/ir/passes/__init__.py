@@ -1,0 +1,1 @@
+"""Passes: plain functions Graph -> Graph, one a file."""

@@ -1,0 +1,103 @@
+"""Calibration: the folded float network sees the data once, and observers tell each activation's range."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from bitfab.errors import BitfabError
+from bitfab.quant.observers import MinMax, make_observer
+from bitfab.quant.plan import make_plan
+from bitfab.quant.recipe import Recipe
+from bitfab.quant.scales import Range
+
+CHUNK = 32  # images that pass the network at once: bounds the memory whatever the batches' size
+
+
+def calibrate(module: fx.GraphModule, batches: Iterable[Any], recipe: Recipe) -> Mapping[str, Range]:
+    """The range [low, high] of each activation that gets codes of its own, by its node's name.
+
+    Args:
+        module: a folded normal form.
+        batches: see `as_batches`; consumed once, and memory does not grow with their number.
+        recipe: chooses the observers.
+
+    Raises:
+        BitfabError: NaN or infinite data or activations, no data, wrong shapes or types, an activation that is
+            constant over all the data, a name in the recipe that fits no layer.
+    """
+    plan = make_plan(module, recipe)
+    watched = plan.observed()
+    observers = {target: make_observer(plan.recipes[node].observer, recipe.percentile) for node, target in watched.items()}
+    watcher = _Watcher(module, observers)
+    images = 0
+    with torch.inference_mode():
+        for batch in as_batches(batches, module):
+            images += len(batch)
+            watcher.run(batch)
+    if not images:
+        raise BitfabError("calibration: no data; give at least one batch of typical inputs")
+    for target, observer in observers.items():
+        if observer.low == observer.high:
+            raise BitfabError(
+                f"{target.meta['source']}: its output is {observer.low:g} for all {images} calibration images, so it has "
+                "no range to quantize; give more varied data, or remove the layer"
+            )
+    return {node.name: observers[target].limits(plan.recipes[node].activations) for node, target in watched.items()}
+
+
+class _Watcher(fx.Interpreter):
+    """Runs the network and shows each observed node's output to its observer."""
+
+    def __init__(self, module: fx.GraphModule, observers: Mapping[fx.Node, MinMax]) -> None:
+        super().__init__(module)
+        self.observers = observers
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n in self.observers:
+            try:
+                self.observers[n].update(result)
+            except BitfabError as error:
+                raise BitfabError(f"{n.meta['source']}: {error} in calibration; check the data and weights") from error
+        return result
+
+
+def as_batches(data: Iterable[Any], net: nn.Module) -> Iterator[Tensor]:
+    """The data as finite float batches (N, C, H, W) or (N, F) on the network's device, at most 32 images each.
+
+    Items are numpy arrays or torch tensors of floats. An item of 4 or 2 axes has a batch axis; one of 3 or 1 axes is a
+    single image or vector. All must agree with the first in shape, the batch axis aside. Raises BitfabError otherwise.
+    """
+    if isinstance(data, str | bytes | Mapping) or not isinstance(data, Iterable):
+        raise BitfabError(f"calibration: a {type(data).__name__} given; give an iterable of arrays or tensors")
+    sample = next((p for p in net.parameters() if p.is_floating_point()), torch.zeros(()))
+    expected: tuple[int, ...] | None = None
+    for position, item in enumerate(data):
+        batch = _with_batch_axis(item, f"calibration item {position}")
+        shape = tuple(batch.shape[1:])
+        expected = expected or shape
+        if shape != expected:
+            raise BitfabError(f"calibration item {position}: shape {shape}, but the first item has {expected}")
+        for start in range(0, len(batch), CHUNK):
+            chunk = batch[start : start + CHUNK].to(sample.device, sample.dtype)
+            if not bool(torch.isfinite(chunk).all()):
+                raise BitfabError(f"calibration item {position}: holds NaN or infinite values; clean the data")
+            yield chunk
+
+
+def _with_batch_axis(item: Any, name: str) -> Tensor:
+    if isinstance(item, np.ndarray) and np.issubdtype(item.dtype, np.floating):
+        item = torch.tensor(item.astype(np.float64) if item.dtype.itemsize > 8 else item)
+    if not isinstance(item, Tensor):
+        kind = f"array of {item.dtype}" if isinstance(item, np.ndarray) else type(item).__name__
+        raise BitfabError(f"{name}: a {kind} given; give arrays or tensors of floats, as the network takes them")
+    if not item.is_floating_point():
+        raise BitfabError(f"{name}: a tensor of {item.dtype} given; give floats, as the network takes them")
+    if item.ndim not in (1, 2, 3, 4) or item.numel() == 0:
+        raise BitfabError(f"{name}: shape {tuple(item.shape)}; give (N, C, H, W), (C, H, W), (N, F) or (F,), not empty")
+    return item.detach().unsqueeze(0) if item.ndim in (1, 3) else item.detach()

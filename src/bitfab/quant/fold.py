@@ -1,0 +1,72 @@
+"""Batch-norm folding: a batch norm behind a convolution or a linear layer becomes part of its weights."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, fx, nn
+
+from bitfab.errors import BitfabError
+
+BatchNorm = (nn.BatchNorm1d, nn.BatchNorm2d)
+Weighted = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+
+
+def fold(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy of the normal form without batch norms; the same function in eval mode, up to float rounding.
+
+    With `g = gamma / sqrt(var + eps)`: `w' = g * w`, `b' = g * (b - mean) + beta`, per output channel (Jacob et al.
+    2018, section 3.2). Raises BitfabError for a batch norm that does not directly and alone follow a Conv2d,
+    ConvTranspose2d or Linear.
+    """
+    folded = copy.deepcopy(module)
+    layers = dict(folded.named_modules())
+    for node in list(folded.graph.nodes):
+        norm = layers.get(str(node.target)) if node.op == "call_module" else None
+        if not isinstance(norm, BatchNorm):
+            continue
+        producer = node.args[0]
+        layer = layers.get(str(producer.target)) if producer.op == "call_module" else None
+        if not isinstance(layer, Weighted) or len(producer.users) > 1:
+            raise BitfabError(
+                f"{node.meta['source']}: this batch norm does not directly follow a convolution or linear layer of its "
+                f"own (its input is {producer.meta['source']}), so it cannot be folded; move it behind one"
+            )
+        _fold_into(layer, norm)
+        node.replace_all_uses_with(producer)
+        folded.graph.erase_node(node)
+    folded.delete_all_unused_submodules()
+    folded.recompile()
+    return folded
+
+
+def output_first(layer: Weighted) -> Tensor:
+    """The weight as (outputs, inputs / groups, ...): a view for Conv2d and Linear, rearranged for ConvTranspose2d."""
+    weight = layer.weight
+    if not isinstance(layer, nn.ConvTranspose2d):
+        return weight
+    groups = layer.groups
+    inputs, outputs, *kernel = weight.shape
+    return weight.reshape(groups, inputs // groups, outputs, *kernel).swapaxes(1, 2).reshape(-1, inputs // groups, *kernel)
+
+
+@torch.no_grad()
+def _fold_into(layer: Weighted, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+    """In float64, then back to the layer's own type."""
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None
+    gain = (variance.double() + norm.eps).rsqrt()
+    shift = torch.zeros_like(gain)
+    if norm.affine:
+        gain, shift = gain * norm.weight.double(), norm.bias.double()
+    weight = layer.weight.double()
+    bias = torch.zeros_like(gain) if layer.bias is None else layer.bias.double()
+    if isinstance(layer, nn.ConvTranspose2d):  # weight (I, O / groups, ...): inputs of group g meet outputs of group g
+        per_input = gain.reshape(layer.groups, 1, -1).expand(-1, weight.shape[0] // layer.groups, -1)
+        weight = weight * per_input.reshape(weight.shape[0], -1, 1, 1)
+    else:
+        weight = weight * gain.reshape(-1, *(1,) * (weight.ndim - 1))
+    dtype = layer.weight.dtype
+    layer.weight = nn.Parameter(weight.to(dtype))
+    layer.bias = nn.Parameter((gain * (bias - mean.double()) + shift).to(dtype))

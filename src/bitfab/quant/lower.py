@@ -1,0 +1,285 @@
+"""Lowering: a folded float network and the ranges of its activations become the exact integer graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from bitfab.dtypes import IntType, QParams, ScaleKind, multiplier_and_shift, quantize
+from bitfab.errors import BitfabError
+from bitfab.ir import Builder, Graph
+from bitfab.ir import ops as ir
+from bitfab.quant.names import Names, identifier
+from bitfab.quant.plan import Accumulating, Averaging, Clipping, Passing, Plan, Unary, make_plan
+from bitfab.quant.recipe import Recipe
+from bitfab.quant.scales import Range, choose_qparams
+from bitfab.quant.weights import lower_weights
+
+ADD_GUARD_BITS = 4  # both operands of an add come to a scale 2**4 finer than its output's, so that one rounding counts
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The integer graph, and for each of its values the node of the float network whose output it stands for."""
+
+    graph: Graph
+    meaning: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A value of the graph under construction whose integers are codes of a scale; `pads` of zeros lie around it."""
+
+    value: str
+    qparams: QParams | None
+    pads: ir.Pads = (0, 0, 0, 0)
+
+
+def lower(module: fx.GraphModule, ranges: Mapping[str, Range], recipe: Recipe, name: str, shape: ir.Shape) -> Lowered:
+    """The integer graph of a folded normal form whose input has `shape` (no batch axis).
+
+    Values bear the names of the user's layers (`encoder_0_conv`, its codes `encoder_0_conv_requantize`), valid in
+    SystemVerilog. Raises BitfabError where the integer graph has no operation for a layer, or scales are too unequal.
+    """
+    lowering = _Lowering(module, make_plan(module, recipe), ranges, recipe, identifier(name), shape)
+    for node in module.graph.nodes:
+        lowering.visit(node)
+    return lowering.result()
+
+
+class _Lowering:
+    """The state of one lowering: the graph so far, and what codes stand for each float node."""
+
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        plan: Plan,
+        ranges: Mapping[str, Range],
+        recipe: Recipe,
+        name: str,
+        shape: ir.Shape,
+    ) -> None:
+        self.module = module
+        self.plan = plan
+        self.ranges = ranges
+        self.recipe = recipe
+        self.shape = shape
+        self.builder = Builder(name)
+        self.names = Names()
+        self.codes: dict[fx.Node, Codes] = {}
+        self.meaning: dict[str, str] = {}
+        self.outputs: tuple[str, ...] = ()
+
+    def result(self) -> Lowered:
+        return Lowered(self.builder.build(self.outputs), self.meaning)
+
+    def visit(self, node: fx.Node) -> None:
+        """Emit what the node becomes; a fused activation became part of its producer already."""
+        if node.op == "output":
+            self.outputs = tuple(self._read(n).value for n in node.all_input_nodes)
+            return
+        if node not in self.codes:
+            self.codes[node] = self._emit(node)
+            if node in self.plan.fused:
+                self.codes[self.plan.fused[node]] = self.codes[node]
+
+    def _emit(self, node: fx.Node) -> Codes:
+        match layer := self.plan.layers[node]:
+            case None:
+                return self._input(node)
+            case nn.Conv2d() | nn.ConvTranspose2d() | nn.Linear():
+                return self._accumulate(node, layer)
+            case nn.AvgPool2d() | nn.AdaptiveAvgPool2d():
+                return self._average(node, layer)
+            case nn.MaxPool2d() | nn.Upsample() | nn.Flatten():
+                return self._pass(node, layer)
+            case nn.ZeroPad2d():
+                x = self._read(node.args[0])
+                left, right, top, bottom = layer.padding
+                return Codes(x.value, x.qparams, (top, left, bottom, right))
+            case nn.Module():
+                return self._table(node, layer)
+            case torch.add:
+                return self._add_operands(node)
+            case torch.cat:
+                return self._concat(node)
+            case torch.reshape:
+                return self._reshape(node, node.args[1][1:])
+            case _:
+                return self._argmax(node)
+
+    def _read(self, node: object, padded: bool = False) -> Codes:
+        assert isinstance(node, fx.Node)
+        codes = self.codes[node]
+        if any(codes.pads) and not padded:
+            raise BitfabError(f"{node.meta['source']}: zero padding is supported before a Conv2d alone; pad there instead")
+        return codes
+
+    def _target(self, node: fx.Node) -> tuple[QParams, IntType]:
+        """Scale, zero point and type of the codes that the node puts out."""
+        if node in self.plan.adopted:
+            return self._target(self.plan.adopted[node])
+        spec = self.plan.recipes[node].activations
+        natural = _NATURAL_RANGES.get(type(self.plan.layers[node]))
+        if natural is not None and not spec.symmetric:
+            bits = spec.bits
+            return QParams(((natural[1] - natural[0]) / 2**bits,), 0 if natural[0] == 0 else 2 ** (bits - 1)), spec.type
+        try:
+            return choose_qparams(self.ranges[node.name], spec), spec.type
+        except BitfabError as error:
+            raise BitfabError(f"{node.meta['source']}: {error}") from error
+
+    def _new(self, node: fx.Node, op: ir.Op, inputs: tuple[str, ...] | str, qparams: QParams | None, end: str = "") -> str:
+        """A graph node named after the float node; `end` tells several apart."""
+        path = str(node.meta["source"])
+        made = self.builder.add(self.names.take(f"{path}{end}"), op, inputs, qparams, source=path)
+        self.meaning[made] = node.name
+        return made
+
+    def _input(self, node: fx.Node) -> Codes:
+        qparams, type = self._target(node)
+        name = self.names.take(node.meta["source"])
+        self.meaning[name] = node.name
+        return Codes(self.builder.input(name, self.shape, type, qparams), qparams)
+
+    def _requantize(self, node: fx.Node, value: str, ratio: np.ndarray, input_zero: int = 0) -> Codes:
+        """Bring exact integers to the node's codes; a fused activation is the clip range."""
+        qparams, type = self._target(node)
+        final = self.plan.fused.get(node, node)
+        low, high = _clip_range(self.plan.layers[final], qparams, type) if final is not node else (type.low, type.high)
+        multiplier, shift = self._multiplier_and_shift(node, ratio)
+        op = ir.Requantize(
+            multiplier, shift, type, low, high, input_zero, qparams.zero_point, self.recipe.rounding
+        )
+        name = self._new(node, op, value, qparams, "_requantize")
+        self.meaning[name] = final.name
+        return Codes(name, qparams)
+
+    def _rescale(self, node: fx.Node, operand: fx.Node, position: int, qparams: QParams, type: IntType | None) -> str:
+        """An operand of an add or concat brought to another scale; without a type, one in which nothing clips."""
+        x = self._read(operand)
+        assert x.qparams is not None
+        if type is not None and (x.qparams, self.builder.value(x.value).type) == (qparams, type):
+            return x.value
+        multiplier, shift = self._multiplier_and_shift(node, np.array([x.qparams.scale[0] / qparams.scale[0]]))
+        zeros = (x.qparams.zero_point, qparams.zero_point)
+        if type is None:
+            source = self.builder.value(x.value)
+            wide = IntType(32, signed=True)
+            probe = ir.Requantize(multiplier, shift, wide, wide.low, wide.high, *zeros, self.recipe.rounding)
+            reached = ir.infer(probe, [source.signature])
+            type = IntType.holding(min(reached.low, -1), reached.high)
+        op = ir.Requantize(multiplier, shift, type, type.low, type.high, *zeros, self.recipe.rounding)
+        name = self._new(node, op, x.value, qparams, f"_requantize_{position}")
+        self.meaning[name] = operand.name
+        return name
+
+    def _multiplier_and_shift(self, node: fx.Node, ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            multiplier, shift = multiplier_and_shift(ratio, self.recipe.multiplier_bits)
+        except BitfabError as error:
+            raise BitfabError(f"{node.meta['source']}: {error}") from error
+        same = (multiplier == multiplier[0]).all() and (shift == shift[0]).all()
+        return (multiplier[:1], shift[:1]) if same else (multiplier, shift)
+
+    def _accumulate(self, node: fx.Node, layer: Accumulating) -> Codes:
+        x = self._read(node.args[0], padded=isinstance(layer, nn.Conv2d))
+        assert x.qparams is not None
+        qparams, _ = self._target(node)
+        recipe = self.plan.recipes[node]
+        op, weight_scale = lower_weights(
+            layer, x.qparams, self.builder.value(x.value).type, qparams.scale[0], recipe, x.pads
+        )
+        accumulated = weight_scale * x.qparams.scale[0]
+        acc = self._new(node, op, x.value, QParams(tuple(float(s) for s in accumulated)))
+        return self._requantize(node, acc, accumulated / qparams.scale[0])
+
+    def _average(self, node: fx.Node, layer: Averaging) -> Codes:
+        x = self._read(node.args[0])
+        assert x.qparams is not None
+        zero = x.qparams.zero_point
+        if isinstance(layer, nn.AvgPool2d):
+            top, left = _pair(layer.padding)
+            op = ir.SumPool2d(_pair(layer.kernel_size), _pair(layer.stride), (top, left, top, left), zero)
+        else:
+            _, height, width = self.builder.value(x.value).shape
+            op = ir.SumPool2d((height, width), (height, width))
+        count = op.kernel[0] * op.kernel[1]
+        scale = x.qparams.scale[0] / count
+        total = self._new(node, op, x.value, QParams((scale,), count * zero))
+        qparams, _ = self._target(node)
+        return self._requantize(node, total, np.array([scale / qparams.scale[0]]), count * zero)
+
+    def _pass(self, node: fx.Node, layer: Passing) -> Codes:
+        x = self._read(node.args[0])
+        if isinstance(layer, nn.Flatten):
+            return self._reshape(node, (int(np.prod(self.builder.value(x.value).shape)),))
+        op: ir.Op
+        if isinstance(layer, nn.MaxPool2d):
+            top, left = _pair(layer.padding)
+            op = ir.MaxPool2d(_pair(layer.kernel_size), _pair(layer.stride), (top, left, top, left))
+        else:
+            op = ir.Upsample(_pair(layer.scale_factor))
+        return Codes(self._new(node, op, x.value, x.qparams), x.qparams)
+
+    def _reshape(self, node: fx.Node, shape: ir.Shape) -> Codes:
+        x = self._read(node.args[0])
+        return Codes(self._new(node, ir.Reshape(tuple(shape)), x.value, x.qparams), x.qparams)
+
+    def _argmax(self, node: fx.Node) -> Codes:
+        return Codes(self._new(node, ir.Argmax(), self._read(node.args[0]).value, None), None)
+
+    def _table(self, node: fx.Node, layer: nn.Module) -> Codes:
+        """Any unary function: each code's real value through the float layer, quantized again."""
+        assert isinstance(layer, Clipping | Unary), layer
+        x = self._read(node.args[0])
+        assert x.qparams is not None
+        domain = self.builder.value(x.value).type
+        reals = (np.arange(domain.low, domain.high + 1) - x.qparams.zero_point) * x.qparams.scale[0]
+        with torch.no_grad():
+            images = layer(torch.from_numpy(reals)).numpy()
+        qparams, type = self._target(node)
+        table = quantize(images.reshape(-1, 1), qparams, type).reshape(-1)
+        return Codes(self._new(node, ir.Table(table, domain, type), x.value, qparams), qparams)
+
+    def _add_operands(self, node: fx.Node) -> Codes:
+        """Both operands at one scale, finer than the output's, then the exact sum; po2: at the finest of the scales."""
+        qparams, _ = self._target(node)
+        fine = qparams.scale[0] / 2**ADD_GUARD_BITS
+        if self.recipe.scale is ScaleKind.PO2:
+            fine = min(q.scale[0] for q in (qparams, *(c.qparams for c in map(self._read, node.args[:2])) ) if q)
+        common = QParams((fine,))
+        operands = tuple(self._rescale(node, n, i, common, None) for i, n in enumerate(node.args[:2]))
+        total = self._new(node, ir.Add(), operands, common)
+        return self._requantize(node, total, np.array([fine / qparams.scale[0]]))
+
+    def _concat(self, node: fx.Node) -> Codes:
+        qparams, type = self._target(node)
+        operands = tuple(self._rescale(node, n, i, qparams, type) for i, n in enumerate(node.all_input_nodes))
+        return Codes(self._new(node, ir.Concat(), operands, qparams), qparams)
+
+
+# What these functions can reach at most; one code short of the upper end, so that the scale is a power of two.
+_NATURAL_RANGES: Mapping[type, Range] = {nn.Sigmoid: (0, 1), nn.Hardsigmoid: (0, 1), nn.Tanh: (-1, 1)}
+
+
+def _clip_range(layer: object, qparams: QParams, type: IntType) -> tuple[int, int]:
+    """The codes between which an activation lets values pass."""
+    low, high = type.low, type.high
+    match layer:
+        case nn.Hardtanh():  # ReLU6 is one
+            ends = np.array([[layer.min_val], [layer.max_val]], dtype=np.float64)
+            low, high = (int(code) for code in quantize(ends, qparams, type).reshape(-1))
+        case nn.ReLU():
+            low = max(type.low, qparams.zero_point)
+    return low, high
+
+
+def _pair(value: object) -> tuple[int, int]:
+    if isinstance(value, tuple | list):
+        return int(value[0]), int(value[-1])
+    return int(value), int(value)  # type: ignore[call-overload]

@@ -1,0 +1,117 @@
+"""The plan: which nodes of the float normal form put out codes of their own, and with which others they become one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from bitfab.errors import BitfabError
+from bitfab.quant.recipe import LayerRecipe, Recipe
+
+Accumulating = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+Averaging = nn.AvgPool2d | nn.AdaptiveAvgPool2d
+Clipping = nn.ReLU | nn.ReLU6 | nn.Hardtanh
+Unary = (
+    nn.Sigmoid
+    | nn.Tanh
+    | nn.SiLU
+    | nn.GELU
+    | nn.Hardswish
+    | nn.Hardsigmoid
+    | nn.LeakyReLU
+    | nn.ELU
+    | nn.SELU
+    | nn.Softplus
+    | nn.Mish
+)
+Passing = nn.MaxPool2d | nn.Upsample | nn.Flatten
+
+Layer = nn.Module | Callable[..., Any] | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What each node becomes.
+
+    `fused` maps a requantizing node to the activation that becomes its clip range; `adopted` maps a node to the concat
+    whose scale it takes over, being read by nothing else; `layers` gives each node's module or function (None for the
+    input and the output); `recipes` each node's choices.
+    """
+
+    layers: Mapping[fx.Node, Layer]
+    fused: Mapping[fx.Node, fx.Node]
+    adopted: Mapping[fx.Node, fx.Node]
+    recipes: Mapping[fx.Node, LayerRecipe]
+
+    def observed(self) -> Mapping[fx.Node, fx.Node]:
+        """Each node with codes of its own, and the node whose float output they stand for."""
+        absorbed = set(self.fused.values())
+        return {
+            node: self.fused.get(node, node)
+            for node, layer in self.layers.items()
+            if node not in absorbed and (node.op == "placeholder" or _has_own_codes(layer))
+        }
+
+
+def make_plan(module: fx.GraphModule, recipe: Recipe) -> Plan:
+    """The plan for a folded normal form; raises BitfabError for a name in the recipe that fits no layer."""
+    nodes = [node for node in module.graph.nodes if node.op != "output"]
+    recipe.check([node.meta["source"] for node in nodes])
+    layers = {node: _layer(module, node) for node in nodes}
+    fused = {
+        node.args[0]: node for node, layer in layers.items() if isinstance(layer, Clipping) and _fuses(layers, node)
+    }
+    sources = {node: tuple(n.meta["source"] for n in (node, fused.get(node)) if n is not None) for node in nodes}
+    recipes = {node: recipe.layer(*names) for node, names in sources.items()}
+    adopted = {}
+    for node, layer in layers.items():
+        if node.op != "placeholder" and _has_own_codes(layer):
+            concat = _sole_concat(layers, fused.get(node, node))
+            if concat is not None and recipes[concat].activations == recipes[node].activations:
+                adopted[node] = concat
+    return Plan(layers, fused, adopted, recipes)
+
+
+def _layer(module: fx.GraphModule, node: fx.Node) -> Layer:
+    if node.op == "call_module":
+        return module.get_submodule(str(node.target))
+    return None if node.op == "placeholder" else node.target  # type: ignore[return-value]
+
+
+def requantizes(layer: Layer) -> bool:
+    """Whether the layer's exact result is brought to codes by a requantize, which can clip as well."""
+    return isinstance(layer, Accumulating | Averaging) or layer is torch.add
+
+
+def _has_own_codes(layer: Layer) -> bool:
+    return requantizes(layer) or isinstance(layer, Clipping | Unary) or layer is torch.cat
+
+
+def _fuses(layers: Mapping[fx.Node, Layer], activation: fx.Node) -> bool:
+    producer = activation.args[0]
+    assert isinstance(producer, fx.Node)
+    return requantizes(layers[producer]) and len(producer.users) == 1
+
+
+def _sole_concat(layers: Mapping[fx.Node, Layer], node: fx.Node) -> fx.Node | None:
+    """The concat that alone reads the node, directly or through layers that pass their codes on."""
+    while len(node.users) == 1:
+        (user,) = node.users
+        layer = layers.get(user)
+        if layer is torch.cat:
+            return user
+        if not (isinstance(layer, Passing) or layer is torch.reshape):
+            return None
+        node = user
+    return None
+
+
+def check_weights(module: fx.GraphModule) -> None:
+    """Raise BitfabError for a parameter or buffer with NaN or infinite values."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if not bool(torch.isfinite(tensor).all()):
+            raise BitfabError(f"{name}: holds NaN or infinite values; train again or load a sound checkpoint")

@@ -1,0 +1,67 @@
+"""From ranges and weights to scales, zero points and codes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from bitfab.dtypes import FloatArray, IntArray, QParams, QuantSpec, ScaleKind, storage
+
+Range = tuple[float, float]
+
+SHRINK = np.linspace(1.0, 0.2, 41)  # the fractions of the full range that an MSE search tries, widest first
+
+
+def choose_qparams(limits: Range, spec: QuantSpec) -> QParams:
+    """Scale and zero point that cover [low, high], 0 included, with all codes of the spec's type.
+
+    Affine: `scale = (high - low) / (2**bits - 1)`, `zero_point = round(-low / scale)` (Jacob et al. 2018, section 3).
+    Symmetric: `scale = max(|low|, |high|) / (2**(bits-1) - 1)`, zero point 0. A power-of-two scale is the next larger
+    one, so that it still covers the range.
+    """
+    low, high = min(limits[0], 0.0), max(limits[1], 0.0)
+    if spec.symmetric:
+        return QParams((round_scale(max(-low, high) / spec.type.high, spec.scale_kind),))
+    levels = spec.type.high - spec.type.low
+    scale = round_scale((high - low) / levels, spec.scale_kind)
+    zero_point = spec.type.low + min(round(-low / scale), levels) if scale > 0 else spec.type.low
+    return QParams((scale,), zero_point)
+
+
+def round_scale(scale: float, kind: ScaleKind) -> float:
+    """The scale itself, or for po2 the smallest power of two that is not below it."""
+    if kind is ScaleKind.REAL or scale <= 0:
+        return scale
+    mantissa, exponent = math.frexp(scale)  # scale = mantissa * 2**exponent, mantissa in [0.5, 1)
+    return math.ldexp(1.0, exponent - 1 if mantissa == 0.5 else exponent)
+
+
+def weight_scales(weight: FloatArray, spec: QuantSpec, search: bool) -> FloatArray:
+    """One scale per output channel of weight (O, K), equal ones unless `per_channel`; 0 for a channel of zeros.
+
+    The largest magnitude becomes the largest code, `2**(bits-1) - 1`; with `search`, the fraction of it that gives the
+    least squared error does.
+    """
+    rows = weight if spec.per_channel else weight.reshape(1, -1)
+    scales = [_row_scale(row, spec, search) for row in rows]
+    return np.broadcast_to(np.asarray(scales), (len(weight),)).copy()
+
+
+def _row_scale(row: FloatArray, spec: QuantSpec, search: bool) -> float:
+    full = float(np.abs(row).max(initial=0.0)) / spec.type.high
+    if full == 0:
+        return 0.0
+    candidates = dict.fromkeys(round_scale(full * fraction, spec.scale_kind) for fraction in (SHRINK if search else [1]))
+
+    def error(scale: float) -> float:
+        codes = np.clip(np.rint(row / scale), -spec.type.high, spec.type.high)
+        return float(((codes * scale - row) ** 2).sum())
+
+    return min(candidates, key=error) if search else next(iter(candidates))
+
+
+def weight_codes(weight: FloatArray, scales: FloatArray, spec: QuantSpec) -> IntArray:
+    """Symmetric codes of weight (O, K): `clip(round_half_even(w / scale))` to +-(2**(bits-1) - 1)."""
+    codes = np.rint(weight / scales[:, None])
+    return np.clip(codes, -spec.type.high, spec.type.high).astype(storage(spec.type))

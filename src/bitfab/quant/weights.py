@@ -1,0 +1,96 @@
+"""Weights and biases of one layer as integers, the input's zero point folded in."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import nn
+
+from bitfab.dtypes import FloatArray, IntArray, IntType, QParams, QuantSpec
+from bitfab.ir import ops as ir
+from bitfab.quant.fold import Weighted, output_first
+from bitfab.quant.recipe import LayerRecipe, ObserverKind
+from bitfab.quant.scales import round_scale, weight_codes, weight_scales
+
+FINEST_RATIO = 2.0**-18  # of accumulator to output scale: finer weights could not move an output code
+DEAD_RATIO = 2.0**-8  # for a channel of zeros, whose output is its bias: exact to 1/256 of an output code
+LARGEST_SUM = 2.0**30  # leaves the accumulator within 32 bits, roundings included
+
+
+def lower_weights(
+    layer: Weighted, x: QParams, x_type: IntType, output_scale: float, recipe: LayerRecipe, pads: ir.Pads
+) -> tuple[ir.Op, FloatArray]:
+    """The layer's integer operation and its weight scales, one per output channel (one in all where they are equal).
+
+    `bias = round(b / (s_x * s_w)) - z_x * sum(w)`. Scales are made coarser where weights are so fine that they could not
+    matter to the output (`FINEST_RATIO`), or the accumulator would leave 32 bits: so nearly dead channels and 16-bit
+    layers stay exact programs of 32-bit integers.
+    """
+    spec = recipe.weights
+    weight = output_first(layer).detach().double().cpu().numpy()
+    rows = weight.reshape(len(weight), -1)
+    bias = np.zeros(len(weight)) if layer.bias is None else layer.bias.detach().double().cpu().numpy()
+    scales = weight_scales(rows, spec, search=recipe.observer is ObserverKind.MSE)
+    scales = _coarsened(scales, _coarsest_needed(rows, bias, x, x_type, output_scale), output_scale / x.scale[0], spec)
+    codes = weight_codes(rows, scales, spec)
+    folded = np.rint(bias / (scales * x.scale[0])) - x.zero_point * codes.astype(np.int64).sum(axis=1)
+    int32 = IntType(32, signed=True)
+    folded = np.clip(folded, int32.low, int32.high).astype(np.int32)
+    op = _operation(layer, codes.reshape(weight.shape), folded, x.zero_point, pads)
+    return op, scales[:1] if (scales == scales[0]).all() else scales
+
+
+def _coarsest_needed(
+    rows: FloatArray, bias: FloatArray, x: QParams, x_type: IntType, output_scale: float
+) -> FloatArray:
+    """For each channel the scale below which its accumulator would be wider than 32 bits or needlessly fine."""
+    span = max(x_type.high - x.zero_point, x.zero_point - x_type.low)
+    fits = (np.abs(rows).sum(axis=1) * span + np.abs(bias) / x.scale[0]) / LARGEST_SUM
+    return np.maximum(fits, FINEST_RATIO * output_scale / x.scale[0])
+
+
+def _coarsened(scales: FloatArray, floor: FloatArray, unit: float, spec: QuantSpec) -> FloatArray:
+    """The scales, not below the floor; channels of zeros get `DEAD_RATIO` of the output's, or what the others have."""
+    dead = scales == 0
+    if spec.per_channel:
+        floor = np.maximum(floor, np.where(dead, DEAD_RATIO * unit, 0))
+    else:
+        floor = np.full_like(floor, max(floor.max(), DEAD_RATIO * unit if dead.all() else 0))
+    return np.asarray([round_scale(scale, spec.scale_kind) for scale in np.maximum(scales, floor)])
+
+
+def _operation(layer: Weighted, codes: IntArray, bias: IntArray, zero: int, pads: ir.Pads) -> ir.Op:
+    match layer:
+        case nn.Conv2d():
+            top, left, bottom, right = (a + b for a, b in zip(pads, _padding(layer), strict=True))
+            stride, dilation = _two(layer.stride), _two(layer.dilation)
+            return ir.Conv2d(codes, bias, stride, (top, left, bottom, right), dilation, layer.groups, zero)
+        case nn.ConvTranspose2d():
+            (top, left), (more_h, more_w) = _two(layer.padding), _two(layer.output_padding)
+            padding = (top, left, top - more_h, left - more_w)
+            return ir.ConvTranspose2d(
+                _input_first(codes, layer), bias, _two(layer.stride), padding, layer.groups, zero
+            )
+        case nn.Linear():
+            return ir.Dense(codes, bias)
+
+
+def _padding(layer: nn.Conv2d) -> ir.Pads:
+    """Top, left, bottom, right; `same` puts the odd pixel at the bottom and right, as torch does."""
+    if layer.padding == "same":
+        totals = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        return (totals[0] // 2, totals[1] // 2, totals[0] - totals[0] // 2, totals[1] - totals[1] // 2)
+    top, left = _two(layer.padding)
+    return (top, left, top, left)
+
+
+def _input_first(codes: IntArray, layer: nn.ConvTranspose2d) -> IntArray:
+    """The inverse of `output_first` for codes (outputs, inputs / groups, KH, KW)."""
+    groups = layer.groups
+    outputs, inputs, *kernel = codes.shape
+    grouped = codes.reshape(groups, outputs // groups, inputs, *kernel).swapaxes(1, 2)
+    return np.ascontiguousarray(grouped.reshape(groups * inputs, outputs // groups, *kernel))
+
+
+def _two(value: object) -> tuple[int, int]:
+    assert isinstance(value, tuple)
+    return int(value[0]), int(value[1])

