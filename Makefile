@@ -22,7 +22,7 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m bitfab.rtl.lint
+	$(BIN)/python scripts/lint_rtl.py
 
 format: .venv/ready
 	$(BIN)/ruff format .

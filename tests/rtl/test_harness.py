@@ -8,8 +8,8 @@ BROKEN = Path(__file__).parent / "broken" / "bf_broken.sv"
 WORDS = list(range(10, 60))
 
 
-def _skid(name: str, expected: list[int], **rates: int) -> Case:
-    return Case(name, {"": Words(8, WORDS)}, {"": Words(8, expected)}, {"Bits": 8}, **rates)
+def _skid(name: str, expected: list[int], *, idle: int = 0, stall: int = 0) -> Case:
+    return Case(name, {"": Words(8, WORDS)}, {"": Words(8, expected)}, {"Bits": 8}, idle=idle, stall=stall)
 
 
 def test_every_fault_of_the_data_is_seen(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -119,6 +119,7 @@ def test_digits_split_is_fixed_and_whole() -> None:
     assert np.bincount(data.test_labels).min() >= 30
 
 
+@settings(deadline=None)  # a busy machine is no error
 @given(arrays.arrays(np.bool_, (2, 3, 4)), arrays.arrays(np.bool_, (2, 3, 4)))
 def test_mask_scores_equal_their_definition(predicted: np.ndarray, truth: np.ndarray) -> None:
     pairs = list(zip(predicted.flat, truth.flat, strict=True))
@@ -129,6 +130,7 @@ def test_mask_scores_equal_their_definition(predicted: np.ndarray, truth: np.nda
     assert scores.f1 == pytest.approx(2 * scores.iou / (1 + scores.iou))
 
 
+@settings(deadline=None)  # a busy machine is no error
 @given(st.integers(0, 2**32 - 1))
 def test_top1_accuracy_takes_the_first_largest(seed: int) -> None:
     scores = np.random.default_rng(seed).integers(0, 3, (9, 4))  # many ties

@@ -59,7 +59,7 @@ def with_value(index: int, **changes: object) -> Graph:
         (replace(small(), name="../small"), "identifier"),
         (with_value(0, name="conv 1"), "'conv 1': the name of a value must be an identifier"),
         (with_value(0, name="größe"), "identifier"),
-        (with_value(0, high=20000, type=IntType(15, True)), "conv: stored as .* but the operation gives"),
+        (with_value(0, high=20000, type=IntType(16, True)), "conv: stored as .* but the operation gives"),
         (with_value(0, high=1 << 20), "conv: range .* does not fit"),
         (with_value(1, shape=(3, 2, 3)), "pool: stored as"),
         (with_value(1, shape=(3, 2, 2.0)), "pool: shape"),

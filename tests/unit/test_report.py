@@ -30,12 +30,13 @@ from bitfab.report import (
     images_per_second,
     latency_us,
     mac_utilization,
+    png,
     sqnr_db,
+    text,
     timing,
     write_html,
     write_json,
 )
-from bitfab.report import png, text
 from bitfab.report.html import render_html
 from bitfab.report.pictures import MASK_PALETTE, panels
 from tests.report_example import classification_samples, example_layers, example_report, segmentation_samples
@@ -201,11 +202,14 @@ def test_sqnr_where_there_is_no_ratio() -> None:
 
 
 def test_figures_as_text() -> None:
-    assert text.points(0.8162, 0.8143) == "−0.19\u202fpoints"
+    assert text.points(0.8162, 0.8143) == "\N{MINUS SIGN}0.19\u202fpoints"
     assert text.points(0.5, 0.5000001) == "0.00\u202fpoints"
     assert text.points(0.89, 0.90) == "+1.00\u202fpoints"
     sizes = {987: "987 B", 7785: "7.79 kB", 30564: "30.6 kB", 999_600: "1.00 MB", 235e6: "235 MB", 5e12: "5000 GB"}
     assert {value: text.size(value).replace("\u202f", " ") for value in sizes} == sizes
+    assert [text.rate(value) for value in (None, 3.44, 2357.1)] == ["\N{EN DASH}", "3.4", "2,357"]
+    waits = {507.66: "507.7 \N{MICRO SIGN}s", 12_345.6: "12.3 ms"}
+    assert {value: text.latency(value).replace("\u202f", " ") for value in waits} == waits
     spent = {0.04: "0.04 s", 8.24: "8.2 s", 71.6: "72 s", 119.7: "2 min 0 s", 725: "12 min 5 s"}
     assert {value: text.seconds(value).replace("\u202f", " ") for value in spent} == spent
 
@@ -291,7 +295,7 @@ def test_page_tells_the_figures() -> None:
         "81.4 % intersection over union in INT8",
         "31.7 %",
         "merge_0_0.engine.dot.tree",
-        "8 × 16",
+        "8 \N{MULTIPLICATION SIGN} 16",
         "5 min 1 s",
         "bitfab demo qubit --target ecp5-85k",
     ):

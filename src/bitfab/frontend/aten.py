@@ -89,7 +89,8 @@ def _weighted(make: Callable[[], nn.Module], weight: Tensor, bias: Tensor | None
     with torch.device("meta"):
         layer = make()
     layer.weight = _parameter(weight)
-    layer.bias = None if bias is None else _parameter(bias)
+    if bias is not None:
+        layer.bias = _parameter(bias)
     return [layer]
 
 
@@ -102,7 +103,7 @@ def _conv2d(call: Call) -> Steps:
         padding = (0, 0)
     elif padding != "same":
         padding = call.pair("padding")
-    kernel = tuple(weight.shape[2:])
+    kernel = (weight.shape[2], weight.shape[3])
     channels, outputs = weight.shape[1] * groups, weight.shape[0]
     stride, dilation = call.pair("stride"), call.pair("dilation")
     if len(call.input_shape) != 4:
@@ -120,7 +121,7 @@ def _conv_transpose2d(call: Call) -> Steps:
     groups = call["groups"]
     channels, outputs = weight.shape[0], weight.shape[1] * groups
     stride, padding, extra = call.pair("stride"), call.pair("padding"), call.pair("output_padding")
-    kernel = tuple(weight.shape[2:])
+    kernel = (weight.shape[2], weight.shape[3])
     return _weighted(
         lambda: nn.ConvTranspose2d(channels, outputs, kernel, stride, padding, extra, groups, bias is not None),
         weight,
@@ -158,7 +159,9 @@ def _add(call: Call) -> Steps:
         raise Unsupported("one operand is a constant: put it into a layer's bias")
     shapes = {tuple(n.meta["val"].shape) for n in call.node.all_input_nodes}
     if call["alpha"] != 1 or len(shapes) != 1:
-        raise Unsupported(f"alpha={call['alpha']}, shapes {sorted(shapes)}: both operands must have one shape and weight")
+        raise Unsupported(
+            f"alpha={call['alpha']}, shapes {sorted(shapes)}: both operands must have one shape and weight"
+        )
     return [Function(torch.add, repeat=2 if a is b else 1)]
 
 
@@ -238,7 +241,9 @@ def _reshape(call: Call) -> Steps:
     if before == after:
         return []
     if len(after) < 2 or after[0] != before[0]:
-        raise Unsupported(f"{before[1:]} to {after}: the batch axis must stay as it is, with at least one axis behind it")
+        raise Unsupported(
+            f"{before[1:]} to {after}: the batch axis must stay as it is, with at least one axis behind it"
+        )
     return [nn.Flatten()] if len(after) == 2 else [Function(torch.reshape, ((-1, *after[1:]),))]
 
 
@@ -364,4 +369,4 @@ SUPPORTED = (
     "conv2d, conv_transpose2d, linear, batch_norm, add, cat, max_pool2d, avg_pool2d, adaptive_avg_pool2d, mean over "
     "(2, 3), nearest upsample, zero pad, reshape, argmax, relu, relu6, hardtanh, clamp, sigmoid, tanh, silu, gelu, "
     "hardswish, hardsigmoid, leaky_relu, elu, selu, softplus, mish, dropout"
-).split(", ")
+)

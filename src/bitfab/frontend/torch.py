@@ -6,6 +6,7 @@ its graph is only read, and a fresh graph of ordinary modules is built from it.
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 import warnings
@@ -38,12 +39,14 @@ def capture(net: nn.Module, example: Tensor) -> fx.GraphModule:
     `meta["source"]` holds that name. Parameters are copies. The result takes any batch size, and can be trained.
 
     Args:
-        net: a module of one tensor argument; it is left as it is, its mode included.
+        net: a module of one tensor argument; it is left as it is, its mode included. A normal form is copied.
         example: a batch (N, C, H, W) or (N, F), N >= 1; only its shape, dtype and device matter.
 
     Raises:
         BitfabError: the module cannot be exported, or holds an operation that has no normal form.
     """
+    if isinstance(net, fx.GraphModule) and all("source" in n.meta for n in net.graph.nodes if n.op != "output"):
+        return copy.deepcopy(net).eval()
     exported = _export(net, torch.cat([example[:1], example[:1]]))
     return _Rebuilder(exported, type(net).__name__).rebuild()
 
@@ -115,7 +118,11 @@ class _Rebuilder:
             elif node.op == "call_function":
                 self.values[node] = self._call(node)
         self.graph.output(self._outputs())
-        return fx.GraphModule(self.modules, self.graph, class_name=self.name).eval()
+        module = fx.GraphModule(self.modules, self.graph, class_name=self.name)
+        module.graph.eliminate_dead_code()
+        module.delete_all_unused_submodules()
+        module.recompile()
+        return module.eval()
 
     def _input(self, node: fx.Node) -> fx.Node:
         made = self.graph.placeholder(node.name)
@@ -199,4 +206,4 @@ def _label(step: nn.Module | Function) -> str:
 def _complaint(node: fx.Node, path: str, unsupported: Unsupported) -> str:
     place = _place(node.meta.get("stack_trace") or "")
     reason = f" ({unsupported})" if str(unsupported) else ""
-    return f"{path}: {_operation(node)} is not supported{place}{reason}; supported: {', '.join(SUPPORTED)}"
+    return f"{path}: {_operation(node)} is not supported{place}{reason}; supported: {SUPPORTED}"

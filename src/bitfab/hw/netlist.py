@@ -25,6 +25,7 @@ from bitfab.ir.ops import (
     Upsample,
 )
 
+FIFO_MARGIN = 32  # words, for what the pipeline registers of the other branch delay
 ROUNDING_CODES = {"half_up": 0, "half_even": 1, "half_away": 2, "floor": 3}
 
 
@@ -67,7 +68,7 @@ class Netlist:
         pixels = 0 if fifo_for is None else self.depths.get((value, fifo_for), 0)
         if fifo_for is None or not pixels:
             return stream
-        depth = pixels * (stream.shape[0] // stream.lanes)
+        depth = pixels * (stream.shape[0] // stream.lanes) + FIFO_MARGIN
         fresh = self.stream(f"{stream.name}_held", value, lanes)
         name = f"{value}_to_{fifo_for}_fifo"
         self.add(name, "fifo", {"Bits": stream.width, "Depth": depth}, [stream], [fresh], fifo_for)

@@ -22,7 +22,7 @@ from bitfab.ir.ops import Add, Concat, Reshape
 
 IMAGES = 3  # the first fills the pipeline, the distance between the last two is the steady state
 SLACK = 2  # pixels that the registers between two engines hold
-MARGIN = 8  # pixels added to a FIFO for the pipeline registers that this model leaves out
+MARGIN = 2  # pixels added to a FIFO, since in this model a pixel passes at once and not word by word
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class _Edge:
     produced: int = 0
     taken: int = 0
     peak: int = 0
+    waits: bool = False  # some pixel came before its partner at the join
 
 
 @dataclass
@@ -73,6 +74,8 @@ class _Actor:
         for edge in self.outputs:
             edge.produced += 1
             edge.peak = max(edge.peak, edge.produced - edge.taken)
+            partners = (other for other in edge.consumer.inputs if other is not edge)
+            edge.waits |= any(other.produced < edge.produced for other in partners)
         self.fired += 1
         self.busy = False
 
@@ -107,7 +110,7 @@ def schedule(graph: Graph, engines: Mapping[str, Engine], shapes: Mapping[str, S
         (edge.producer.name, edge.consumer.name): edge.peak + MARGIN
         for actor in actors.values()
         for edge in actor.inputs
-        if edge.capacity == float("inf") and edge.peak > SLACK
+        if edge.capacity == float("inf") and (edge.waits or _direct(graph, engines, edge.producer.name))
     }
     return Schedule(ends[-1] - ends[-2], ends[0], fifos)
 
@@ -138,6 +141,20 @@ def _actors(
             edge.producer.outputs.append(edge)
             actor.inputs.append(edge)
     return actors
+
+
+def _direct(graph: Graph, engines: Mapping[str, Engine], name: str) -> bool:
+    """Whether a value comes from a fork without a line buffer in between.
+
+    Such a branch must hold at least the pixel that the other branch is still collecting, whichever is faster.
+    """
+    while True:
+        if len(graph.users[name]) > 1:
+            return True
+        engine = engines.get(name)
+        if engine is None or engine.window is not None or isinstance(engine.node.op, Add | Concat):
+            return False
+        name = engine.node.inputs[0]
 
 
 def _pixels(shape: Shape3) -> int:

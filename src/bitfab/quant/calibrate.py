@@ -15,6 +15,7 @@ from bitfab.quant.plan import make_plan
 from bitfab.quant.recipe import Recipe
 from bitfab.quant.scales import Range
 
+NO_DATA = "calibration: no data; give at least one batch of typical inputs"
 CHUNK = 32  # images that pass the network at once: bounds the memory whatever the batches' size
 
 
@@ -32,7 +33,9 @@ def calibrate(module: fx.GraphModule, batches: Iterable[Any], recipe: Recipe) ->
     """
     plan = make_plan(module, recipe)
     watched = plan.observed()
-    observers = {target: make_observer(plan.recipes[node].observer, recipe.percentile) for node, target in watched.items()}
+    observers = {
+        target: make_observer(plan.recipes[node].observer, recipe.percentile) for node, target in watched.items()
+    }
     watcher = _Watcher(module, observers)
     images = 0
     with torch.inference_mode():
@@ -40,12 +43,12 @@ def calibrate(module: fx.GraphModule, batches: Iterable[Any], recipe: Recipe) ->
             images += len(batch)
             watcher.run(batch)
     if not images:
-        raise BitfabError("calibration: no data; give at least one batch of typical inputs")
+        raise BitfabError(NO_DATA)
     for target, observer in observers.items():
         if observer.low == observer.high:
             raise BitfabError(
-                f"{target.meta['source']}: its output is {observer.low:g} for all {images} calibration images, so it has "
-                "no range to quantize; give more varied data, or remove the layer"
+                f"{target.meta['source']}: its output is {observer.low:g} for all {images} calibration images, so it "
+                "has no range to quantize; give more varied data, or remove the layer"
             )
     return {node.name: observers[target].limits(plan.recipes[node].activations) for node, target in watched.items()}
 

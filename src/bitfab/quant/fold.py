@@ -48,7 +48,9 @@ def output_first(layer: Weighted) -> Tensor:
         return weight
     groups = layer.groups
     inputs, outputs, *kernel = weight.shape
-    return weight.reshape(groups, inputs // groups, outputs, *kernel).swapaxes(1, 2).reshape(-1, inputs // groups, *kernel)
+    return (
+        weight.reshape(groups, inputs // groups, outputs, *kernel).swapaxes(1, 2).reshape(-1, inputs // groups, *kernel)
+    )
 
 
 @torch.no_grad()

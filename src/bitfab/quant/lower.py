@@ -104,11 +104,11 @@ class _Lowering:
             case nn.Module():
                 return self._table(node, layer)
             case torch.add:
-                return self._add_operands(node)
+                return self._add(node)
             case torch.cat:
                 return self._concat(node)
             case torch.reshape:
-                return self._reshape(node, node.args[1][1:])
+                return self._reshape(node, _trailing_shape(node))
             case _:
                 return self._argmax(node)
 
@@ -116,7 +116,9 @@ class _Lowering:
         assert isinstance(node, fx.Node)
         codes = self.codes[node]
         if any(codes.pads) and not padded:
-            raise BitfabError(f"{node.meta['source']}: zero padding is supported before a Conv2d alone; pad there instead")
+            raise BitfabError(
+                f"{node.meta['source']}: zero padding is supported before a Conv2d alone; pad there instead"
+            )
         return codes
 
     def _target(self, node: fx.Node) -> tuple[QParams, IntType]:
@@ -133,7 +135,9 @@ class _Lowering:
         except BitfabError as error:
             raise BitfabError(f"{node.meta['source']}: {error}") from error
 
-    def _new(self, node: fx.Node, op: ir.Op, inputs: tuple[str, ...] | str, qparams: QParams | None, end: str = "") -> str:
+    def _new(
+        self, node: fx.Node, op: ir.Op, inputs: tuple[str, ...] | str, qparams: QParams | None, end: str = ""
+    ) -> str:
         """A graph node named after the float node; `end` tells several apart."""
         path = str(node.meta["source"])
         made = self.builder.add(self.names.take(f"{path}{end}"), op, inputs, qparams, source=path)
@@ -152,9 +156,7 @@ class _Lowering:
         final = self.plan.fused.get(node, node)
         low, high = _clip_range(self.plan.layers[final], qparams, type) if final is not node else (type.low, type.high)
         multiplier, shift = self._multiplier_and_shift(node, ratio)
-        op = ir.Requantize(
-            multiplier, shift, type, low, high, input_zero, qparams.zero_point, self.recipe.rounding
-        )
+        op = ir.Requantize(multiplier, shift, type, low, high, input_zero, qparams.zero_point, self.recipe.rounding)
         name = self._new(node, op, value, qparams, "_requantize")
         self.meaning[name] = final.name
         return Codes(name, qparams)
@@ -182,7 +184,7 @@ class _Lowering:
         try:
             multiplier, shift = multiplier_and_shift(ratio, self.recipe.multiplier_bits)
         except BitfabError as error:
-            raise BitfabError(f"{node.meta['source']}: {error}") from error
+            raise BitfabError(f"{node.meta['source']}: {error}; check its data, or raise multiplier_bits") from error
         same = (multiplier == multiplier[0]).all() and (shift == shift[0]).all()
         return (multiplier[:1], shift[:1]) if same else (multiplier, shift)
 
@@ -246,15 +248,17 @@ class _Lowering:
         table = quantize(images.reshape(-1, 1), qparams, type).reshape(-1)
         return Codes(self._new(node, ir.Table(table, domain, type), x.value, qparams), qparams)
 
-    def _add_operands(self, node: fx.Node) -> Codes:
-        """Both operands at one scale, finer than the output's, then the exact sum; po2: at the finest of the scales."""
+    def _add(self, node: fx.Node) -> Codes:
+        """Both operands at one scale, finer than the output's, then the exact sum; po2: at the finest of all scales."""
         qparams, _ = self._target(node)
+        operands = [operand for operand in node.args if isinstance(operand, fx.Node)]
         fine = qparams.scale[0] / 2**ADD_GUARD_BITS
         if self.recipe.scale is ScaleKind.PO2:
-            fine = min(q.scale[0] for q in (qparams, *(c.qparams for c in map(self._read, node.args[:2])) ) if q)
+            known = (self._read(operand).qparams for operand in operands)
+            fine = min(q.scale[0] for q in (qparams, *known) if q is not None)
         common = QParams((fine,))
-        operands = tuple(self._rescale(node, n, i, common, None) for i, n in enumerate(node.args[:2]))
-        total = self._new(node, ir.Add(), operands, common)
+        scaled = tuple(self._rescale(node, operand, i, common, None) for i, operand in enumerate(operands))
+        total = self._new(node, ir.Add(), scaled, common)
         return self._requantize(node, total, np.array([fine / qparams.scale[0]]))
 
     def _concat(self, node: fx.Node) -> Codes:
@@ -277,6 +281,13 @@ def _clip_range(layer: object, qparams: QParams, type: IntType) -> tuple[int, in
         case nn.ReLU():
             low = max(type.low, qparams.zero_point)
     return low, high
+
+
+def _trailing_shape(node: fx.Node) -> ir.Shape:
+    """The shape a reshape node gives each image."""
+    shape = node.args[1]
+    assert isinstance(shape, tuple)
+    return tuple(size for size in shape[1:] if isinstance(size, int))
 
 
 def _pair(value: object) -> tuple[int, int]:

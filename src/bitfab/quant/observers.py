@@ -56,7 +56,7 @@ class MovingAverage(MinMax):
 
 
 class Histogram(MinMax):
-    """Counts in equal bins over [-reach, reach]; the reach doubles, and bins merge in pairs, whenever a value is beyond."""
+    """Counts in equal bins over [-reach, reach]; the reach doubles, and bins merge in pairs, when a value is beyond."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -110,7 +110,7 @@ def _sole_concat(layers: Mapping[fx.Node, Layer], node: fx.Node) -> fx.Node | No
     return None
 
 
-def check_weights(module: fx.GraphModule) -> None:
+def check_weights(module: nn.Module) -> None:
     """Raise BitfabError for a parameter or buffer with NaN or infinite values."""
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if not bool(torch.isfinite(tensor).all()):

@@ -15,7 +15,7 @@ from bitfab.dtypes import FloatArray, IntArray, dequantize
 from bitfab.errors import BitfabError
 from bitfab.frontend.torch import capture
 from bitfab.ir import Graph
-from bitfab.quant.calibrate import as_batches, calibrate
+from bitfab.quant.calibrate import NO_DATA, as_batches, calibrate
 from bitfab.quant.fold import fold
 from bitfab.quant.lower import lower
 from bitfab.quant.plan import check_weights
@@ -41,7 +41,7 @@ def quantize(
 
     Args:
         net: a module of one tensor argument, (N, C, H, W) or (N, F); left as it is.
-        calibration: an iterable of typical inputs, arrays or tensors of floats, with or without a batch axis; read once.
+        calibration: typical inputs: an iterable of float arrays or tensors, with or without a batch axis; read once.
         recipe: bits, scales, observers; 8-bit weights and activations by default.
         name: the graph's name; the module's class by default.
 
@@ -59,7 +59,7 @@ def quantize_with_reference(
     batches = as_batches(calibration, net)
     first = next(batches, None)
     if first is None:
-        raise BitfabError("calibration: no data; give at least one batch of typical inputs")
+        raise BitfabError(NO_DATA)
     check_weights(net)
     module = fold(capture(net, first))
     ranges = calibrate(module, chain([first], batches), recipe)
@@ -72,14 +72,16 @@ def float_reference(quantized: Quantized, x: Tensor | FloatArray) -> dict[str, F
 
     x (batch, *shape) is the network's float input. The arrays are all in memory at once: give few images.
     """
-    (batch,) = as_batches([x], quantized.module) if len(x) <= 32 else (torch.as_tensor(x),)
     recorder = _Recorder(quantized.module)
+    sample = next(quantized.module.parameters(), torch.zeros(()))
     with torch.inference_mode():
-        recorder.run(batch)
+        recorder.run(torch.as_tensor(x).to(sample.device, sample.dtype))
     return {value: recorder.results[node].cpu().numpy() for value, node in quantized.meaning.items()}
 
 
-def layer_sqnr(quantized: Quantized, reference: Mapping[str, FloatArray], values: Mapping[str, IntArray]) -> dict[str, float]:
+def layer_sqnr(
+    quantized: Quantized, reference: Mapping[str, FloatArray], values: Mapping[str, IntArray]
+) -> dict[str, float]:
     """Signal to quantization noise in dB of each value that has a scale: `10 log10(sum x^2 / sum (x - x_int)^2)`.
 
     `reference` comes from `float_reference`, `values` from `bitfab.ir.trace` on the same images.

@@ -52,7 +52,9 @@ def _row_scale(row: FloatArray, spec: QuantSpec, search: bool) -> float:
     full = float(np.abs(row).max(initial=0.0)) / spec.type.high
     if full == 0:
         return 0.0
-    candidates = dict.fromkeys(round_scale(full * fraction, spec.scale_kind) for fraction in (SHRINK if search else [1]))
+    candidates = dict.fromkeys(
+        round_scale(full * fraction, spec.scale_kind) for fraction in (SHRINK if search else [1])
+    )
 
     def error(scale: float) -> float:
         codes = np.clip(np.rint(row / scale), -spec.type.high, spec.type.high)

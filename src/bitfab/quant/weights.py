@@ -21,9 +21,9 @@ def lower_weights(
 ) -> tuple[ir.Op, FloatArray]:
     """The layer's integer operation and its weight scales, one per output channel (one in all where they are equal).
 
-    `bias = round(b / (s_x * s_w)) - z_x * sum(w)`. Scales are made coarser where weights are so fine that they could not
-    matter to the output (`FINEST_RATIO`), or the accumulator would leave 32 bits: so nearly dead channels and 16-bit
-    layers stay exact programs of 32-bit integers.
+    `bias = round(b / (s_x * s_w)) - z_x * sum(w)`. Scales are made coarser where weights are so fine that they could
+    not matter to the output (`FINEST_RATIO`), or the accumulator would leave 32 bits: so nearly dead channels and
+    16-bit layers stay exact programs of 32-bit integers.
     """
     spec = recipe.weights
     weight = output_first(layer).detach().double().cpu().numpy()
@@ -33,9 +33,7 @@ def lower_weights(
     scales = _coarsened(scales, _coarsest_needed(rows, bias, x, x_type, output_scale), output_scale / x.scale[0], spec)
     codes = weight_codes(rows, scales, spec)
     folded = np.rint(bias / (scales * x.scale[0])) - x.zero_point * codes.astype(np.int64).sum(axis=1)
-    int32 = IntType(32, signed=True)
-    folded = np.clip(folded, int32.low, int32.high).astype(np.int32)
-    op = _operation(layer, codes.reshape(weight.shape), folded, x.zero_point, pads)
+    op = _operation(layer, codes.reshape(weight.shape), folded.astype(np.int32), x.zero_point, pads)
     return op, scales[:1] if (scales == scales[0]).all() else scales
 
 
@@ -67,9 +65,7 @@ def _operation(layer: Weighted, codes: IntArray, bias: IntArray, zero: int, pads
         case nn.ConvTranspose2d():
             (top, left), (more_h, more_w) = _two(layer.padding), _two(layer.output_padding)
             padding = (top, left, top - more_h, left - more_w)
-            return ir.ConvTranspose2d(
-                _input_first(codes, layer), bias, _two(layer.stride), padding, layer.groups, zero
-            )
+            return ir.ConvTranspose2d(_input_first(codes, layer), bias, _two(layer.stride), padding, layer.groups, zero)
         case nn.Linear():
             return ir.Dense(codes, bias)
 

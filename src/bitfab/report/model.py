@@ -121,7 +121,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class Timing:
-    """Speed of the design at its highest clock. `mac_utilization` is that of the slowest layer, see `mac_utilization`."""
+    """Speed of the design at its highest clock; `mac_utilization` is that of its slowest layer."""
 
     cycles_per_image: int
     latency_cycles: int
@@ -258,7 +258,7 @@ def fifo_peaks(fifos: Iterable[Fifo]) -> dict[str, FifoPeak]:
 
 
 def write_json(report: Report, path: Path) -> None:
-    """Write `report.json`: keys in the order of the fields, same report, same bytes; the file appears whole or not at all.
+    """Write `report.json`, whole or not at all: keys in the order of the fields; same report, same bytes.
 
     Raises:
         ValueError: a figure is NaN or infinite (the message names it), or is no plain value.

@@ -118,7 +118,7 @@ def _iou(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float | None:
 
 
 def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None else f"{100 * fraction:.1f} %"
+    return "\N{EN DASH}" if fraction is None else f"{100 * fraction:.1f} %"
 
 
 def _image_uri(image: NDArray[np.floating[Any]]) -> str:

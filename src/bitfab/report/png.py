@@ -1,4 +1,4 @@
-"""A tiny PNG encoder for indexed images (PNG specification, third edition, sections 5 and 11): zlib and nothing else."""
+"""A tiny PNG encoder for indexed images (PNG specification, third edition, sections 5 and 11)."""
 
 import base64
 import struct

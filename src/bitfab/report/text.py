@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-__all__ = ["breakable", "count", "decibel", "fixed", "percent", "points", "seconds", "shape", "size"]
+__all__ = ["breakable", "count", "decibel", "fixed", "latency", "percent", "points", "rate", "seconds", "shape", "size"]
 
-NOTHING = "–"
+NOTHING = "\N{EN DASH}"
+TIMES = "\N{MULTIPLICATION SIGN}"
 MINUS = "\N{MINUS SIGN}"
 NARROW = "\N{NARROW NO-BREAK SPACE}"
 
@@ -40,6 +41,18 @@ def points(before: float | None, after: float | None) -> str:
     return f"{sign}{abs(change):.2f}{NARROW}points"
 
 
+def rate(value: float | None) -> str:
+    """Images per second: whole from 100 on, else with one decimal."""
+    return fixed(value, 0 if value is not None and value >= 100 else 1)
+
+
+def latency(microseconds: float | None) -> str:
+    """A latency in microseconds, from 10,000 on in ms."""
+    if microseconds is None or microseconds < 10_000:
+        return f"{fixed(microseconds)}{NARROW}\N{MICRO SIGN}s"
+    return f"{fixed(microseconds / 1000)}{NARROW}ms"
+
+
 def decibel(value: float | None) -> str:
     """A ratio in dB with one decimal."""
     return fixed(value, 1)
@@ -63,13 +76,14 @@ def size(value: float | None, unit: str = "B") -> str:
         return NOTHING
     if value < 1000:
         return f"{value:.0f}{NARROW}{unit}"
-    for prefix in ("k", "M", "G"):
+    prefixes = list("kMG")
+    value /= 1000
+    while value >= 999.5 and len(prefixes) > 1:
         value /= 1000
-        if value < 999.5:
-            break
-    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{NARROW}{prefix}{unit}"
+        prefixes.pop(0)
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{NARROW}{prefixes[0]}{unit}"
 
 
 def shape(value: Sequence[int]) -> str:
     """(8, 64, 64) is 8×64×64."""
-    return "×".join(str(length) for length in value)
+    return TIMES.join(str(length) for length in value)

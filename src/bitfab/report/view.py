@@ -98,7 +98,7 @@ def headline(report: Report) -> str:
     words = [f"{report.application} on {report.resources.part}: {_verdict(report)}"]
     if timing.fmax_mhz is not None:
         words.append(f"{text.fixed(timing.fmax_mhz)}{text.NARROW}MHz")
-        words.append(f"{text.count(timing.images_per_second)} images per second")
+        words.append(f"{text.rate(timing.images_per_second)} images per second")
     return ", ".join(words)
 
 
@@ -137,11 +137,15 @@ def tiles(report: Report) -> list[Tile]:
         Tile("Clock, at most", text.fixed(timing.fmax_mhz), "MHz", clock),
         Tile(
             "Throughput",
-            text.count(timing.images_per_second),
+            text.rate(timing.images_per_second),
             "images/s",
             f"{text.count(timing.cycles_per_image)} cycles per image",
         ),
-        Tile("Latency", text.fixed(timing.latency_us), "µs", f"{text.count(timing.latency_cycles)} cycles, in to out"),
+        Tile(
+            "Latency",
+            *_split(text.latency(timing.latency_us)),
+            f"{text.count(timing.latency_cycles)} cycles, in to out",
+        ),
         Tile(
             "Multipliers at work",
             *_split(text.percent(timing.mac_utilization)),
@@ -175,7 +179,7 @@ def comparisons(report: Report) -> list[Comparison]:
         for label, before, after in fractions
         if before is not None and after is not None
     ]
-    smaller = f"{text.fixed(bytes_.float / bytes_.int8, 2)}× smaller" if bytes_.int8 else text.NOTHING
+    smaller = f"{text.fixed(bytes_.float / bytes_.int8, 2)}{text.TIMES} smaller" if bytes_.int8 else text.NOTHING
     return [*rows, Comparison("Parameters", text.size(bytes_.float), text.size(bytes_.int8), smaller)]
 
 

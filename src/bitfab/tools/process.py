@@ -10,28 +10,39 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import util
 from pathlib import Path
+from typing import TextIO
 
 from bitfab.errors import BitfabError
 
-__all__ = ["MissingToolError", "OnLine", "ToolError", "find_package", "find_program", "run_tool", "telling_lines"]
+__all__ = [
+    "MissingToolError",
+    "OnLine",
+    "ToolError",
+    "find_package",
+    "find_program",
+    "output_folder",
+    "run_tool",
+    "telling_lines",
+]
 
 OnLine = Callable[[str], None]
 
 SHOWN_LINES = 5
-_ERROR = re.compile(r"%Error(?!: Exiting due to)|^\s*(ERROR|Error|FATAL)\b|\berror: |Error:.*\bfailed\b")
+_ERROR = re.compile(r"%(Error|Fatal)(?!: Exiting due to)|\b(ERROR|FATAL):|\berror: ")
 _WARNING = re.compile(r"^%Warning|^Warning:")
 
 
 class ToolError(BitfabError):
     """A tool failed. First line: tool, task, reason and the log's path; then up to five of the tool's own lines.
 
-    `lines` is everything the tool printed, `log` the file that holds the same text.
+    `lines` is everything the tool printed, `log` the file that holds the same text, if one was asked for.
     """
 
-    def __init__(self, tool: str, task: str, reason: str, lines: Sequence[str], log: Path) -> None:
+    def __init__(self, tool: str, task: str, reason: str, lines: Sequence[str], log: Path | None) -> None:
         self.tool, self.task, self.reason, self.lines, self.log = tool, task, reason, tuple(lines), log
         shown = [f"  {line}" for line in telling_lines(lines)]
-        super().__init__("\n".join([f"{tool}: {task}: {reason}; the whole log: {log}", *shown]))
+        whole = f"; the whole log: {log}" if log else ""
+        super().__init__("\n".join([f"{tool}: {task}: {reason}{whole}", *shown]))
 
 
 class MissingToolError(BitfabError):
@@ -54,52 +65,63 @@ def find_program(program: str, package: str) -> Path:
     return Path(path)
 
 
+def output_folder(path: Path) -> Path:
+    """Make the folder if need be and return its absolute path; BitfabError when nothing can be written there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BitfabError(f"{path}: cannot make this output folder: {error.strerror}: choose another") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise BitfabError(f"{path}: this output folder is not writable: choose another")
+    return path.resolve()
+
+
 def run_tool(
     command: Sequence[str | Path],
     *,
     tool: str,
     task: str,
     directory: Path,
-    log: Path,
+    log: Path | None,
     time_limit: float,
     environment: Mapping[str, str] | None = None,
     on_line: OnLine | None = None,
 ) -> list[str]:
     """Run `command` in `directory` and return the lines of its standard output and error, merged, in order.
 
-    Every line goes to the file `log` and to `on_line` as it comes. `environment` is added to the process's own.
-    After `time_limit` seconds, or when `on_line` raises, the whole process group is killed, so that no compiler or
-    simulator stays behind. Raises ToolError when the command cannot start, exits with a code other than 0, or
-    reaches the time limit.
+    Every line goes to the file `log` (None: nowhere) and to `on_line` as it comes. `environment` is added to the
+    process's own. After `time_limit` seconds, or when `on_line` raises, the whole process group is killed, so that no
+    compiler or simulator stays behind. Raises ToolError when the command cannot start, exits with a code other than 0,
+    or reaches the time limit.
     """
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        sink = log.open("w", encoding="utf-8")
-    except OSError as error:
-        raise BitfabError(f"{tool}: {task}: cannot write {log}: {error.strerror}") from error
     lines: list[str] = []
     timed_out = threading.Event()
-    with sink:
+    with _open_log(log, f"{tool}: {task}") as sink:
         try:
-            with _started(command, directory, {**os.environ, **(environment or {})}) as process:
-                timer = threading.Timer(time_limit, _stop, (process, timed_out))
-                timer.start()
-                try:
-                    for line in _lines(process):
-                        sink.write(line + "\n")
-                        lines.append(line)
-                        if on_line is not None:
-                            on_line(line)
-                    code = process.wait()
-                finally:
-                    timer.cancel()
+            process = _start(command, directory, environment)
         except OSError as error:
             raise ToolError(tool, task, f"cannot run {command[0]}: {error.strerror}", lines, log) from error
-    if timed_out.is_set():
+        with _guarded(process, time_limit, timed_out):
+            for line in process.stdout or ():
+                lines.append(line.rstrip("\n"))
+                sink.write(line)
+                if on_line is not None:
+                    on_line(lines[-1])
+            code = process.wait()
+    if code != 0 and timed_out.is_set():
         raise ToolError(tool, task, f"stopped at the time limit of {time_limit:g} s", lines, log)
     if code != 0:
         raise ToolError(tool, task, _reason(code), lines, log)
     return lines
+
+
+def _open_log(log: Path | None, context: str) -> TextIO:
+    path = log or Path(os.devnull)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w", buffering=1, encoding="utf-8")
+    except OSError as error:
+        raise BitfabError(f"{context}: cannot write {path}: {error.strerror}") from error
 
 
 def telling_lines(lines: Sequence[str]) -> list[str]:
@@ -112,15 +134,13 @@ def telling_lines(lines: Sequence[str]) -> list[str]:
     return kept[-SHOWN_LINES:]
 
 
-@contextlib.contextmanager
-def _started(
-    command: Sequence[str | Path], directory: Path, environment: Mapping[str, str]
-) -> Iterator[subprocess.Popen[str]]:
-    """The process in its own group, which is gone when the block is left, by whatever way."""
-    process = subprocess.Popen(
+def _start(
+    command: Sequence[str | Path], directory: Path, environment: Mapping[str, str] | None
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [str(word) for word in command],
         cwd=directory,
-        env=environment,
+        env={**os.environ, **(environment or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -129,19 +149,21 @@ def _started(
         errors="replace",
         start_new_session=True,
     )
+
+
+@contextlib.contextmanager
+def _guarded(process: subprocess.Popen[str], time_limit: float, timed_out: threading.Event) -> Iterator[None]:
+    """A block that the process and its group do not outlive, and which the time limit ends."""
+    timer = threading.Timer(time_limit, _stop, (process, timed_out))
+    timer.start()
     try:
-        yield process
+        yield
     finally:
+        timer.cancel()
         _kill_group(process)
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
-
-
-def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
-    if process.stdout is not None:
-        for line in process.stdout:
-            yield line.rstrip("\n")
 
 
 def _stop(process: subprocess.Popen[str], timed_out: threading.Event) -> None:

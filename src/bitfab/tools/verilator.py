@@ -7,16 +7,22 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
 from bitfab.errors import BitfabError
-from bitfab.tools.process import OnLine, ToolError, find_package, find_program, run_tool
+from bitfab.tools.process import OnLine, ToolError, find_package, find_program, output_folder, run_tool
 
 __all__ = ["build", "lint", "require", "run"]
 
 Parameters = Mapping[str, int | str]
+
+# One C++ file (--output-split 0): several compile three times slower, since each reads the same large headers.
+_TRANSLATE = ["--cc", "--main", "--exe", "--timing", "--assert", "--output-split", "0", "-Wno-fatal"]
+# --no-MMD: no dependency file, which would name the sources to make, and make cannot take a path with a space.
+# --autoflush: progress is seen as it happens, and up to the moment a time limit ends the simulation.
+_TRANSLATE += ["--autoflush", "--no-MMD", "-Mdir", ".", "-o", "sim"]
 
 
 def require() -> None:
@@ -36,18 +42,17 @@ def lint(
 ) -> None:
     """Check `sources` with every warning on (`--lint-only -Wall`); ToolError holds the first warnings.
 
-    `parameters` overrides those of the module `top`. The log goes to `directory`, by default a temporary one.
+    `parameters` overrides those of the module `top`. The log is `directory`/lint_<top>.log, if a directory is given.
     """
     with tempfile.TemporaryDirectory(prefix="bitfab-lint-") as scratch:
-        folder = Path(scratch) if directory is None else directory
         run_tool(
             [_binary(), "--lint-only", "-Wall", "--timing", *_design(sources, top, parameters)],
             tool="verilator",
             task=f"linting {top}",
             directory=Path(scratch),
-            log=folder / "lint.log",
+            log=directory / f"lint_{top}.log" if directory else None,
             time_limit=time_limit,
-            environment=_environment(),
+            environment={"VERILATOR_ROOT": str(find_package("verilator", "verilator"))},
         )
 
 
@@ -68,56 +73,29 @@ def build(
     """
     require()
     design = _design(sources, top, parameters)
-    directory.mkdir(parents=True, exist_ok=True)
-    executable = directory.resolve() / f"sim_{top}"
+    logs = output_folder(directory)
     # A scratch folder, since GNU make refuses a path with a space and a failed build must leave nothing behind.
     with tempfile.TemporaryDirectory(prefix="bitfab-build-") as name:
         scratch = Path(name)
-        run_tool(
-            [
-                _binary(),
-                "--cc",
-                "--main",
-                "--exe",
-                "--timing",
-                "--assert",
-                "--output-split",
-                "0",
-                "-Wno-fatal",
-                "-Mdir",
-                ".",
-                "-o",
-                "sim",
-                *design,
-            ],
-            tool="verilator",
-            task=f"translating {top} to C++",
-            directory=scratch,
-            log=directory / f"verilate_{top}.log",
-            time_limit=time_limit,
-            environment=_environment(),
-            on_line=on_line,
-        )
+        (scratch / "verilator").symlink_to(find_package("verilator", "verilator"))
+
+        def step(command: Sequence[str | Path], verb: str, task: str) -> None:
+            run_tool(
+                command,
+                tool="verilator",
+                task=task,
+                directory=scratch,
+                log=logs / f"{verb}_{top}.log",
+                time_limit=time_limit,
+                environment={"VERILATOR_ROOT": str(scratch / "verilator")},
+                on_line=on_line,
+            )
+
+        step([_binary(), *_TRANSLATE, *design], "translate", f"translating {top} to C++")
         flags = _make_flags(optimize)
-        runtime = _runtime_cache(flags)
-        for compiled in sorted(runtime.glob("*.o")):
-            shutil.copyfile(compiled, scratch / compiled.name)
-        run_tool(
-            [find_program("make", "make"), "-j2", "-f", f"V{top}.mk", *flags],
-            tool="verilator",
-            task=f"compiling the simulator of {top}",
-            directory=scratch,
-            log=directory / f"compile_{top}.log",
-            time_limit=time_limit,
-            environment=_environment(),
-            on_line=on_line,
-        )
-        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
-            for compiled in scratch.glob("verilated*.o"):
-                if not (runtime / compiled.name).exists():
-                    _install(compiled, runtime / compiled.name)
-        _install(scratch / "sim", executable)
-    return executable
+        with _runtime_objects(scratch, flags):
+            step(["make", "-j2", "-f", f"V{top}.mk", *flags], "compile", f"compiling the simulator of {top}")
+        return _install(scratch / "sim", logs / f"sim_{top}")
 
 
 def run(
@@ -157,10 +135,6 @@ def _compiler() -> Path:
     return find_program(os.environ.get("CXX", "g++"), "g++")
 
 
-def _environment() -> dict[str, str]:
-    return {"VERILATOR_ROOT": str(find_package("verilator", "verilator"))}
-
-
 def _design(sources: Sequence[Path], top: str, parameters: Parameters | None) -> list[str]:
     for source in sources:
         if not source.is_file():
@@ -181,7 +155,7 @@ def _make_flags(optimize: bool) -> list[str]:
         f"CXX={compiler}",
         f"LINK={compiler}",
         "AR=ar",
-        f"PYTHON3={sys.executable}",
+        f'PYTHON3="{sys.executable}"',
         "CFG_CXXFLAGS_STD=-std=c++20",
         "CFG_CXXFLAGS_PCH_I=-include",
         "CFG_LDLIBS_THREADS=-pthread",
@@ -191,22 +165,30 @@ def _make_flags(optimize: bool) -> list[str]:
     ]
 
 
-def _runtime_cache(flags: Sequence[str]) -> Path:
-    """Folder of Verilator's own run-time objects, the same for every design compiled by the same compiler.
+@contextlib.contextmanager
+def _runtime_objects(scratch: Path, flags: Sequence[str]) -> Iterator[None]:
+    """Verilator's own run-time objects, taken from the user's cache into `scratch` or, when built there, kept in it.
 
-    Compiling them takes 8 s of processor time, more than a small testbench itself.
+    They are the same for every design and compiling them takes 8 s of processor time, more than a small testbench.
+    Copies are newer than the makefile, so make takes them as they are.
     """
     compiler = subprocess.run([_compiler(), "--version"], capture_output=True, text=True, check=False).stdout
-    fast = [flag for flag in flags if not flag.startswith("OPT_FAST=")]
-    key = hashlib.sha256("\n".join([metadata.version("verilator"), compiler, *fast]).encode()).hexdigest()[:16]
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "bitfab" / f"verilator-{key}"
+    common = [flag for flag in flags if not flag.startswith(("OPT_FAST=", "PYTHON3="))]
+    key = hashlib.sha256("\n".join([metadata.version("verilator"), compiler, *common]).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bitfab" / f"verilator-{key}"
+    for cached in cache.glob("*.o"):
+        shutil.copyfile(cached, scratch / cached.name)
+    yield
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
+        for built in scratch.glob("verilated*.o"):
+            if not (cache / built.name).exists():
+                _install(built, cache / built.name)
 
 
-def _install(source: Path, target: Path) -> None:
+def _install(source: Path, target: Path) -> Path:
     """Copy a file so that `target` is complete at any moment, even with several builds at once."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=target.name, delete=False) as partial:
         partial.write(source.read_bytes())
     Path(partial.name).chmod(0o755)
-    Path(partial.name).replace(target)
+    return Path(partial.name).replace(target)

@@ -17,7 +17,7 @@ def _values(bits: int, signed: bool, lanes: int, rng: random.Random) -> list[lis
 
 def test_add_is_exact(tmp_path: Path) -> None:
     rng = random.Random(3)
-    cases = []
+    cases: list[Case] = []
     shapes = [
         (8, True, 8, True, 1, 9),
         (8, False, 8, False, 2, 9),

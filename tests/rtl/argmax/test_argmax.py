@@ -10,7 +10,7 @@ PIXELS = 120
 
 def test_argmax_takes_the_first_of_the_largest(tmp_path: Path) -> None:
     rng = random.Random(5)
-    cases = []
+    cases: list[Case] = []
     for bits, signed, classes, index_bits in ((8, True, 10, 4), (8, False, 2, 1), (3, True, 5, 8), (20, True, 1, 1)):
         low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
         near = [low, low + 1, high - 1, high]

@@ -10,7 +10,7 @@ PIXELS = 40
 
 def test_concat_alternates_per_pixel(tmp_path: Path) -> None:
     rng = random.Random(4)
-    cases = []
+    cases: list[Case] = []
     for bits, words_a, words_b in ((8, 1, 1), (16, 3, 2), (5, 1, 4)):
         a = [rng.getrandbits(bits) for _ in range(PIXELS * words_a)]
         b = [rng.getrandbits(bits) for _ in range(PIXELS * words_b)]

@@ -17,7 +17,7 @@ def _case(name: str, depth: int, words: Words, *, idle: int, stall: int, seed: i
 def test_fifo_keeps_the_order(tmp_path: Path) -> None:
     rng = random.Random(8)
     words = Words(11, [rng.getrandbits(11) for _ in range(COUNT)])
-    cases = []
+    cases: list[Case] = []
     for depth in DEPTHS:
         for idle, stall in crossed():
             cases.append(
@@ -35,7 +35,7 @@ def test_fifo_keeps_the_order(tmp_path: Path) -> None:
 
 def test_fifo_holds_its_depth_when_nothing_is_taken(tmp_path: Path) -> None:
     """A stalled output for the whole run: the source gives all its words only where they all fit."""
-    cases = []
+    cases: list[Case] = []
     for depth in DEPTHS:
         words = Words(8, list(range(depth)))
         cases.append(_case(f"{depth} deep", depth, words, idle=0, stall=100, seed=depth))

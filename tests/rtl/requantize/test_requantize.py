@@ -146,7 +146,7 @@ def _case(name: str, setting: Setting, rounding: Rounding, *, idle: int, stall: 
 
 
 def test_requantize_equals_its_definition(tmp_path: Path) -> None:
-    cases = []
+    cases: list[Case] = []
     for name, setting in SETTINGS.items():
         for rounding in ROUNDINGS:
             idle, stall = crossed()[len(cases) % 9]

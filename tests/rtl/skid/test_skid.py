@@ -8,7 +8,7 @@ from tests.rtl.harness import Case, Words, check, crossed, simulate
 
 def test_skid_passes_every_word_in_order(tmp_path: Path) -> None:
     rng = random.Random(1)
-    cases = []
+    cases: list[Case] = []
     for bits in (1, 13):
         words = Words(bits, [rng.getrandbits(bits) for _ in range(200)])
         for idle, stall in crossed():

@@ -8,7 +8,7 @@ from tests.rtl.harness import Case, Words, check, crossed, pack_words, simulate
 
 def test_table_looks_up_every_lane(tmp_path: Path) -> None:
     rng = random.Random(2)
-    cases = []
+    cases: list[Case] = []
     for in_bits, out_bits, lanes in ((8, 8, 1), (4, 9, 3), (1, 1, 2)):
         table = [rng.getrandbits(out_bits) for _ in range(1 << in_bits)]
         xs = [[rng.randrange(1 << in_bits) for _ in range(lanes)] for _ in range(200)]

@@ -10,7 +10,7 @@ LANES = 480
 
 def test_width_keeps_the_order_of_the_lanes(tmp_path: Path) -> None:
     rng = random.Random(6)
-    cases = []
+    cases: list[Case] = []
     for bits, in_lanes, out_lanes in ((8, 1, 4), (8, 4, 1), (5, 2, 6), (5, 6, 2), (3, 4, 4), (8, 1, 2), (8, 2, 1)):
         lanes = [rng.getrandbits(bits) for _ in range(LANES)]
         given, expected = (

@@ -1,13 +1,18 @@
-"""bf_window: exact against a plain loop nest, one word a cycle, small in synthesis."""
+"""bf_window: exact against a plain loop nest, one word a cycle, a small control and a block RAM in synthesis."""
 
 from dataclasses import asdict, dataclass, replace
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.rtl.harness import Case, Result, check, crossed, pack_words, simulate
+from bitfab.tools import verilator, yosys
+from bitfab.tools.process import ToolError
+from tests.rtl.harness import RTL, Case, Words, check, crossed, pack_words, simulate
+
+SOURCE = RTL / "window" / "bf_window.sv"
+LATENCY = 3  # cycles from an input word to the same word at the output
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ WINDOWS = {
     "5x3": convolution(1, (7, 4), (5, 3), pad=(2, 1), pad_value=9),
     "kernel larger than image": convolution(2, (2, 3), (5, 7), pad=(2, 3), pad_value=1),
     "full padding": convolution(1, (4, 4), (3, 3), pad=(2, 2), pad_value=4),
+    "as much padding as kernel": replace(convolution(1, (2, 3), (1, 1), pad=(1, 1), pad_value=3), rows=2),
     "depthwise": convolution(4, (4, 5), (3, 3), pad=(1, 1), groups=4),
     "groups and fold": convolution(6, (4, 3), (3, 2), pad=(1, 0), groups=3, fold=2, pad_value=2),
     "groups, stride 2": convolution(4, (5, 5), (2, 2), stride=2, groups=2),
@@ -112,8 +118,8 @@ WINDOWS = {
 
 
 def slide(window: Window, images: np.ndarray) -> np.ndarray:
-    """The words under the window, images (N, H, W, words, lanes) -> (words out, lanes): the loop nest as it is specified."""
-    out = []
+    """The words under the window, images (N, H, W, words, lanes) -> (words out, lanes): the specified loop nest."""
+    out: list[np.ndarray] = []
     group_words = window.words // window.groups
     pad = np.full(window.lanes, window.pad_value)
     for image in images:
@@ -140,15 +146,86 @@ def case(name: str, window: Window, count: int, idle: int = 0, stall: int = 0, s
 
 
 def test_window_equals_loop_nest(tmp_path: Path) -> None:
-    cases = []
     paces = cycle(crossed())
+    cases: list[Case] = []
     for name, window in WINDOWS.items():
-        for extra, paces_here in ((0, 2), (1, 1)):
-            rows = window.rows + extra
-            for idle, stall in islice(paces, paces_here):
-                title = f"{name}, {rows} rows, idle {idle}, stall {stall}"
-                cases.append(case(title, replace(window, rows=rows), 4, idle, stall, seed=len(cases)))
+        for rows in (window.rows, window.rows + 1):
+            idle, stall = next(paces)
+            title = f"{name}, {rows} rows, idle {idle}, stall {stall}"
+            cases.append(case(title, replace(window, rows=rows), 4, idle, stall, seed=len(cases)))
     check(simulate("bf_window", cases, tmp_path))
 
 
-LATENCY = 3  # cycles from an input word to the same word at the output
+# With KernelHeight + StrideHeight rows, and the cycles beyond the longer of the input and the output of 8 images: the
+# latency, then the wait for the first window's last row.
+FAST = {
+    "dense": (replace(Window(16, 1, 1), rows=2), LATENCY),
+    "1x1": (replace(convolution(2, (4, 4), (1, 1)), rows=2), LATENCY),
+    "3x3, same": (replace(convolution(2, (8, 8), (3, 3), pad=(1, 1)), rows=4), LATENCY + 2),
+    "5x5, same": (replace(convolution(2, (8, 8), (5, 5), pad=(2, 2)), rows=6), LATENCY),
+    "2x2, stride 2": (replace(convolution(2, (8, 8), (2, 2), stride=2), rows=4), LATENCY + 12),
+    "3x3, stride 2": (replace(convolution(2, (8, 8), (3, 3), stride=2, pad=(1, 1)), rows=5), LATENCY + 2),
+    "nearest by 2": (replace(upsample(2, (6, 6), 2), rows=2), LATENCY),
+    "transposed 4x4": (replace(WINDOWS["transposed 4x4, stride 2, pad 1"], rows=3), LATENCY),
+}
+
+
+def test_window_moves_one_word_a_cycle(tmp_path: Path) -> None:
+    cases = [case(name, window, 8) for name, (window, _) in FAST.items()]
+    results = simulate("bf_window", cases, tmp_path)
+    check(results)
+    for single in cases:
+        words = max(len(single.inputs[""].words), len(single.outputs[""].words))
+        assert results[single.name].cycles == words + FAST[single.name][1], single.name
+
+
+def test_wrong_expected_word_is_found(tmp_path: Path) -> None:
+    good = case("good", WINDOWS["3x3, same"], 2)
+    words = list(good.outputs[""].words)
+    words[-1] ^= 1
+    bad = replace(good, name="bad", outputs={"": Words(good.outputs[""].bits, words)})
+    results = simulate("bf_window", [good, bad], tmp_path)
+    assert results["good"].passed
+    assert results["bad"].mismatches == 1
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_no_lint(name: str) -> None:
+    verilator.lint([SOURCE], "bf_window", WINDOWS[name].parameters())
+
+
+@pytest.mark.parametrize(
+    ("window", "message"),
+    [
+        (Window(4, 2, 2, groups=3), "Groups must divide Words"),
+        (Window(1, 4, 4, 3, 1, rows=2), "Rows must be at least KernelHeight and more than -OriginTop"),
+        (Window(1, 4, 4, origin_top=-1, out_height=3), "Rows must be at least KernelHeight and more than -OriginTop"),
+        (Window(1, 4, 4, up_width=2, phase_width=2), "PhaseHeight, PhaseWidth must be less than UpHeight, UpWidth"),
+        (Window(1, 4, 4, origin_top=-1, rows=2), "the windows leave the image's rows"),
+        (Window(1, 4, 4, origin_left=4), "the windows leave the image's columns"),
+    ],
+)
+def test_illegal_parameters_are_refused(window: Window, message: str) -> None:
+    with pytest.raises(ToolError) as error:
+        verilator.lint([SOURCE], "bf_window", window.parameters())
+    assert any(f"bf_window: {message}" in line for line in error.value.lines)
+
+
+@pytest.mark.parametrize(("lanes", "bram"), [(1, 1), (4, 4)])
+def test_line_buffer_is_block_ram(lanes: int, bram: int, tmp_path: Path) -> None:
+    window = replace(convolution(8, (64, 64), (3, 3), pad=(1, 1)), rows=4, bits=8, lanes=lanes)
+    values = ", ".join(f".{name}({value})" for name, value in window.parameters().items())
+    top = tmp_path / "top.sv"
+    top.write_text(f"""\
+module top (
+    input logic clk_i, rst_i, valid_i, ready_i, output logic ready_o, valid_o,
+    input logic [{8 * lanes - 1}:0] data_i, output logic [{8 * lanes - 1}:0] data_o
+);
+  bf_window #({values}) dut (
+    .clk_i(clk_i), .rst_i(rst_i), .valid_i(valid_i), .ready_o(ready_o), .data_i(data_i),
+    .valid_o(valid_o), .ready_i(ready_i), .data_o(data_o));
+endmodule
+""")
+    total = yosys.synthesize_ecp5([SOURCE, top], "top", tmp_path).total
+    assert (total.bram, total.lutram, total.dsp) == (bram, 0, 0)
+    assert total.lut < 230

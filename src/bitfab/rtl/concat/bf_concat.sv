@@ -21,7 +21,7 @@ module bf_concat #(
     output logic [Bits-1:0] data_o
 );
 
-  localparam int unsigned PositionBits = $clog2(WordsA + WordsB);
+  localparam int unsigned PositionBits = WordsA + WordsB > 2 ? $clog2(WordsA + WordsB) : 1;
   localparam logic [PositionBits-1:0] FirstB = PositionBits'(WordsA);
   localparam logic [PositionBits-1:0] Last = PositionBits'(WordsA + WordsB - 1);
 

@@ -1,14 +1,16 @@
 // Dot products with stationary weights: Simd inputs meet Pe rows of weights each cycle, Terms cycles a result.
 //
-// For each output pixel, r < Results, p < Pe (phase: the pixel's place in the cycle of weight sets of a transposed convolution):
+// For each output pixel, r < Results, p < Pe (phase: which of a transposed convolution's weight sets the pixel takes):
 //   y[r][p] = bias[phase][r][p] + sum over t < Terms, s < Simd of weight[phase][r][t][p][s] * x[r][t][s]
 // The phase advances with each pixel of a row, modulo PhasesWidth, and with each row, modulo PhasesHeight; it starts at
 // (PhaseHeight, PhaseWidth) in each image, at PhaseWidth in each row.
 //
-// Latency: 4 + ceil(log2(Simd)) cycles from the last term to the result. One word a cycle. ready_o follows ready_i within the cycle.
+// Latency: 4 + ceil(log2(Simd)) cycles from the last term to the result. One word a cycle. ready_o follows ready_i
+//   within the cycle.
 // Limits: the result fits AccBits; arithmetic is modulo 2^AccBits, so a partial sum need not fit.
-// Memory: WeightFile word ((phase * Results) + r) * Terms + t, weight (p, s), signed, at bit (p * Simd + s) * WeightBits;
-//   BiasFile word phase * Results + r, bias p, signed, at bit p * AccBits; phase = phase row * PhasesWidth + phase column.
+// Memory: WeightFile word ((phase * Results) + r) * Terms + t, signed weight (p, s) at bit (p * Simd + s) * WeightBits;
+//   BiasFile word phase * Results + r, signed bias p at bit p * AccBits;
+//   phase = phase row * PhasesWidth + phase column.
 module bf_dot #(
     parameter int unsigned InBits       = 8,
     parameter bit          InSigned     = 1'b0,
@@ -57,13 +59,13 @@ module bf_dot #(
   localparam int unsigned Stages = 3 + Levels;  // registers before the accumulator: memory, operands, products, tree
 
   if (WeightFile == "" || BiasFile == "") begin : gen_no_file
-    $error("bf_dot: WeightFile and BiasFile are required");
+    $error("bf_dot: WeightFile and BiasFile must name files");
   end
   if (PhaseHeight >= PhasesHeight || PhaseWidth >= PhasesWidth) begin : gen_bad_phase
     $error("bf_dot: PhaseHeight, PhaseWidth must be less than PhasesHeight, PhasesWidth");
   end
   if (WeightBits < 2) begin : gen_bad_weight
-    $error("bf_dot: a signed weight has 2 bits or more");
+    $error("bf_dot: WeightBits must be at least 2");
   end
 
   logic enable, transfer;
@@ -103,7 +105,8 @@ module bf_dot #(
     localparam int unsigned ColumnBits = counter_bits(OutWidth);
     logic [RowBits-1:0] row_q;
     logic [ColumnBits-1:0] column_q;
-    logic [PhaseBits-1:0] row_phase_d, row_phase_q, phase_d, phase_q;  // the phase of a row's first pixel; of this pixel
+    logic [PhaseBits-1:0] row_phase_d, row_phase_q;  // of the row's first pixel
+    logic [PhaseBits-1:0] phase_d, phase_q;  // of this pixel
     logic end_row, end_image, wrap_column, wrap_row;
 
     assign end_row = column_q == ColumnBits'(OutWidth - 1);
@@ -186,6 +189,7 @@ module bf_dot #(
   end
 
   // ---- Memories, operands, products ----
+  (* rom_style = WeightDepth >= 32 ? "block" : "auto" *)
   logic [Pe*Simd*WeightBits-1:0] weights[WeightDepth];
   logic [Pe*AccBits-1:0] biases[BiasDepth];
   logic [Pe*Simd*WeightBits-1:0] weight_read_q, weight_q;

@@ -22,7 +22,7 @@ module bf_fifo #(
 
   localparam int unsigned LutDepth = 32;
   localparam int unsigned AddressBits = Depth > 1 ? $clog2(Depth) : 1;
-  localparam int unsigned CountBits = $clog2(Depth + 1);
+  localparam int unsigned CountBits = Depth > 0 ? $clog2(Depth + 1) : 1;
   localparam bit Wraps = Depth != 2 ** AddressBits;  // else the addresses overflow by themselves
   localparam logic [AddressBits-1:0] LastAddress = AddressBits'(Depth - 1);
   localparam logic [CountBits-1:0] Full = CountBits'(Depth);
@@ -91,7 +91,7 @@ module bf_fifo #(
   always_ff @(posedge clk_i) begin
     occupancy_q <= occupancy_d;
     if (occupancy_d > peak_q) peak_q <= occupancy_d;
-    if (!rst_i && (count_q > Full || occupancy_q < 0 || occupancy_q > int'(Depth) + 2)) $error("bf_fifo: count out of bounds");
+    if (!rst_i && (occupancy_q < 0 || occupancy_q > int'(Depth) + 2)) $error("bf_fifo: count out of bounds");
     if (rst_i) begin
       occupancy_q <= 0;
       peak_q      <= 0;

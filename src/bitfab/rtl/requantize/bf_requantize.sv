@@ -4,9 +4,11 @@
 // Latency 6 cycles, one word per cycle. ready_o is combinational in ready_i: the whole pipeline stalls together.
 // Exact for all inputs. Limits: InBits <= 32, InputZero is a value of the input type, Low and High fit 32 bits signed.
 // Rounding: 0 half_up, 1 half_even, 2 half_away (from zero), 3 floor. It takes no wide adder: the quotient is cut off and
-// saturated first; then a carry, found from the sign, the first bit cut off and the OR of the others, is added with the zero point.
-// Memory: ScaleFile holds Words words, one per channel word of a pixel: lane l at bits [l*(MultiplierBits+ExtraBits)+:...], m in the
-// low MultiplierBits bits, extra above. MultiplierBits = 0 means m = 1 without a multiplier; with ExtraBits = 0 too there is no memory.
+// saturated first; then a carry, found from the sign, the first bit cut off and the OR of the others, is added with the
+// zero point.
+// Memory: ScaleFile holds Words words, one per channel word of a pixel: lane l at bits
+// [l*(MultiplierBits+ExtraBits)+:MultiplierBits+ExtraBits], m in its low MultiplierBits bits, extra above.
+// MultiplierBits = 0 means m = 1 without a multiplier; with ExtraBits = 0 too there is no memory.
 
 module bf_requantize #(
     parameter int unsigned InBits         = 16,    // of a lane
@@ -131,7 +133,9 @@ module bf_requantize #(
     always_ff @(posedge clk_i) if (!rst_i && 32'(address_q) >= Words) $error("bf_requantize: scale address out of bounds");
 `endif
   end else begin : g_no_scale
+    logic unused;
     assign scale_q = 1'b0;
+    assign unused  = &{1'b0, scale_q};
   end
 
   for (genvar l = 0; l < Lanes; l++) begin : g_lane
@@ -216,7 +220,8 @@ module bf_requantize #(
     if (KeptBits - 1 > QuotientBits) begin : g_saturate
       logic [KeptBits-1-QuotientBits:0] top;  // the bits that all equal the sign where the quotient fits
       assign top = kept[KeptBits-1:QuotientBits];
-      assign quotient = top == '0 || top == '1 ? kept[QuotientBits:1] : {kept[KeptBits-1], {(QuotientBits - 1) {!kept[KeptBits-1]}}};
+      assign quotient = top == '0 || top == '1 ? kept[QuotientBits:1] :
+                        {kept[KeptBits-1], {(QuotientBits - 1) {!kept[KeptBits-1]}}};
     end else begin : g_fits
       assign quotient = kept[KeptBits-1:1];
     end

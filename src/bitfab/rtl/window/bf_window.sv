@@ -2,13 +2,15 @@
 //
 // For every image, with y0, x0 the row and column of the window's first tap:
 //   for oy < OutHeight, ox < OutWidth, g < Groups, f < Fold, kh < KernelHeight, kw < KernelWidth, c < Words / Groups:
-//     emit word g * (Words / Groups) + c of pixel (y0(oy) + kh, x0(ox) + kw), or PadValue in every lane outside the image
+//     emit word g * (Words / Groups) + c of pixel (y0(oy) + kh, x0(ox) + kw); PadValue in every lane outside the image
 //   y0(oy) = OriginTop  + StrideHeight * ((PhaseHeight + oy) / UpHeight), rounded down; x0(ox) likewise.
 //
 // Latency: 3 cycles from a transfer at the input to the same word at the output, when the window waits for it.
-//   One word a cycle in steady state, across rows and images, when Rows >= KernelHeight + StrideHeight.
-// Limits: Rows >= KernelHeight; the last y0 <= Height; some tap of an image lies inside it.
-// Memory: word w of a row in slot s lies at s * (Width * Words) + w; row r of image i is in slot (i * Height + r) modulo Rows.
+//   One word a cycle in steady state, across rows and images, when Rows >= KernelHeight + StrideHeight; without padding, an
+//   image's first window may wait for rows that did not fit beside the last image's (Rows = 2 * KernelHeight - 1 is enough).
+// Limits: Rows >= KernelHeight and Rows > -OriginTop; the last y0 <= Height (padding up to the kernel's size);
+//   some tap of an image lies inside it.
+// Memory: word w of a row in slot s lies at s * (Width * Words) + w; row r of image i: slot (i * Height + r) mod Rows.
 module bf_window #(
     parameter int unsigned Bits         = 8,  // bits of a lane
     parameter int unsigned Lanes        = 1,  // lanes of a word
@@ -77,17 +79,17 @@ module bf_window #(
   localparam int unsigned AddressBits = counter_bits(Depth);
   localparam int unsigned SlotBits = counter_bits(Rows);
   localparam int unsigned WriteBits = counter_bits(RowWords);
-  // A position is the offset of a tap's word in its row; it wraps, so that what lies left of the image is above RowWords.
+  // A position is the offset of a tap's word in its row; it wraps, so that left of the image it is beyond RowWords.
   localparam int PositionMin = min2(0, OriginLeft * $signed(Words));
   localparam int PositionMax = max2($signed(RowWords), (LastLeft + $signed(KernelWidth)) * $signed(Words)) - 1;
   localparam int unsigned PositionBits = counter_bits(PositionMax - PositionMin + 1);
   localparam int TopMin = min2(0, OriginTop);
   localparam int TopMax = max2($signed(Height), LastTop + $signed(KernelHeight)) - 1;
   localparam int unsigned TopBits = counter_bits(TopMax - TopMin + 1);
-  // Bounds of held (see below), where every window touches the image: the last row that it read may still be incomplete.
+  // Bounds of held (see below), where every window touches the image: the last row it read may still be incomplete.
   localparam bit AllTouch = (OriginTop + $signed(KernelHeight) > 0) && (LastTop < $signed(Height));
   localparam int HeldNextTop = $signed(KernelHeight) - 1 - $signed(StrideHeight);
-  localparam int HeldNextImage = min2(LastTop + $signed(KernelHeight), $signed(Height)) - 1 - $signed(Height) - OriginTop;
+  localparam int HeldNextImage = min2(LastTop + $signed(KernelHeight) - $signed(Height), 0) - 1 - OriginTop;
   localparam int HeldCoarse = -2 * $signed(Height) - $signed(KernelHeight);
   localparam int HeldMin = AllTouch ? min2(0, min2(HeldNextTop, HeldNextImage)) : HeldCoarse;
   localparam int HeldMax = max2(-OriginTop, $signed(Rows) + max2(0, -NextImage));
@@ -105,13 +107,14 @@ module bf_window #(
   if (Words % Groups != 0) begin : gen_bad_groups
     $error("bf_window: Groups must divide Words");
   end
-  if (Rows < KernelHeight) begin : gen_bad_rows
-    $error("bf_window: Rows must be at least KernelHeight");
+  if (Rows < KernelHeight || $signed(Rows) <= -OriginTop) begin : gen_bad_rows
+    $error("bf_window: Rows must be at least KernelHeight and more than -OriginTop");
   end
   if (PhaseHeight >= UpHeight || PhaseWidth >= UpWidth) begin : gen_bad_phase
     $error("bf_window: PhaseHeight, PhaseWidth must be less than UpHeight, UpWidth");
   end
-  if (LastTop > $signed(Height) || LastTop + $signed(KernelHeight) <= 0 || OriginTop >= $signed(Height)) begin : gen_bad_top
+  if (LastTop > $signed(Height) || LastTop + $signed(KernelHeight) <= 0 || OriginTop >= $signed(Height))
+  begin : gen_bad_top
     $error("bf_window: the windows leave the image's rows");
   end
   if (LastLeft + $signed(KernelWidth) <= 0 || OriginLeft >= $signed(Width)) begin : gen_bad_left
@@ -140,7 +143,7 @@ module bf_window #(
   logic [SlotBits-1:0] write_slot_d, write_slot_q;
   logic write, write_row;
 
-  // Rows from the window's top that are written completely, the padding above the image counted with them. Row y0 + kh is
+  // Rows from the window's top that are written completely, padding above the image counted with them. Row y0 + kh is
   // complete when held > kh, and is being written when held == kh. A row may be written while held < Rows. Below zero:
   // rows that no window needs are still to come.
   logic signed [HeldBits-1:0] held_d, held_q;
@@ -250,8 +253,9 @@ module bf_window #(
     assign inside_columns = 1'b1;
   end
 
-  // ---- Tap register: one tap, waiting for its word. Padding waits for nothing, save that an image's first tap waits for the
-  // image's first word: else the padding of an image that never comes would be sent. ----
+  // ---- Tap register: one tap, waiting for its word ----
+  // Padding waits for nothing, save that an image's first tap waits for the image's first word: else the padding of an
+  // image that never comes would be sent.
   logic first_q, tap_valid_q, tap_inside_q, tap_waits_q, tap_next_top_q, tap_next_image_q;
   logic [TapHeldBits-1:0] tap_held_d, tap_held_q;
   logic [PositionBits-1:0] tap_position_q;
@@ -278,7 +282,8 @@ module bf_window #(
     if (take && tap_next_image_q) held_d = held_d - HeldBits'(NextImage);
   end
 
-  // ---- Line buffer: written words are read a cycle later at the earliest, and a row is not overwritten before it is freed ----
+  // ---- Line buffer ----
+  // A word is read a cycle after it was written at the earliest, and overwritten a cycle after its row was freed.
   (* no_rw_check *)
   logic [Lanes*Bits-1:0] buffer[Depth];
   logic [Lanes*Bits-1:0] read_q;
@@ -359,8 +364,8 @@ module bf_window #(
     if (!rst_i && waiting_q) begin
       if (!valid_o || data_o != last_data_q) $error("bf_window: the output changed while it waited");
     end
-    if (!rst_i && $signed(held_q) > HeldMax) $error("bf_window: more rows held than the buffer has");
-    if (!rst_i && $signed(held_q) < HeldMin) $error("bf_window: held is below its bound");
+    if (!rst_i && 32'(held_q) > HeldMax) $error("bf_window: more rows held than the buffer has");
+    if (!rst_i && 32'(held_q) < HeldMin) $error("bf_window: held is below its bound");
     if (!rst_i && take && tap_inside_q && 32'(tap_address_q) >= Depth) $error("bf_window: address out of bounds");
   end
 `endif

@@ -1,0 +1,36 @@
+"""Lint every RTL block with every Verilator warning on; used by `make check`."""
+
+import sys
+from pathlib import Path
+
+from bitfab.errors import BitfabError
+from bitfab.tools import verilator
+
+LIBRARY = Path(__file__).parent.parent / "src" / "bitfab" / "rtl"
+FILES = {
+    "dot": {"WeightFile": "weights.mem", "BiasFile": "bias.mem"},
+    "conv2d": {"WeightFile": "weights.mem", "BiasFile": "bias.mem"},
+    "requantize": {"ScaleFile": "scales.mem"},
+    "table": {"TableFile": "table.mem"},
+}
+SIMULATION = {"sim_source": {"File": "words.mem"}, "sim_check": {"File": "words.mem"}}
+
+
+def main() -> int:
+    sources = sorted(LIBRARY.glob("*/bf_*.sv"))
+    failures = 0
+    for source in sources:
+        block = source.stem.removeprefix("bf_")
+        needed = [source, *(other for other in sources if other != source and other.stem in source.read_text())]
+        needed += [s for s in sources if s.stem in ("bf_window", "bf_dot", "bf_pool") and s not in needed]
+        try:
+            verilator.lint(needed, source.stem, {**FILES.get(block, {}), **SIMULATION.get(block, {})})
+        except BitfabError as error:
+            print(error)
+            failures += 1
+    print(f"{len(sources)} RTL blocks linted, {failures} with warnings")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

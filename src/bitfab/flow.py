@@ -1,0 +1,128 @@
+"""The whole pipeline as flat lists of named steps: from a network or a graph to a proved, placed, reported design."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from bitfab import applications, report, summary
+from bitfab.backend import Stages, require_tools, simulate, synthesize
+from bitfab.dtypes import FloatArray, IntArray, dequantize, quantize
+from bitfab.errors import BitfabError
+from bitfab.hw import Design, generate
+from bitfab.hw.design import Target
+from bitfab.inputs import identifier
+from bitfab.ir.graph import Graph
+from bitfab.ir.run import trace
+from bitfab.ir.run_fast import run_fast
+from bitfab.ir.serialize import save
+from bitfab.quant import Recipe, float_reference, layer_sqnr, quantize_with_reference
+
+SQNR_IMAGES = 16
+BATCH = 50
+
+
+def build(
+    design: Design,
+    vectors: NDArray[np.generic],
+    folder: Path | str,
+    *,
+    place: bool = True,
+    stages: Stages | None = None,
+) -> report.Report:
+    """Simulate the design on `vectors`, synthesize, place and route it, and write it with its report into `folder`.
+
+    vectors: (batch, *shape), integers of the graph's input, or real numbers that are quantized first.
+    Raises BitfabError on any mismatch, a device too small, a missing tool or an unwritable folder.
+    """
+    stages, folder = stages or Stages(), Path(folder)
+    require_tools()
+    images = as_integers(design.graph, vectors)
+    simulation = simulate(design, images, folder, stages)
+    implementation = synthesize(design, folder, stages) if place else None
+    result = summary.summarize(
+        design, simulation, implementation, application=design.graph.name, wall_seconds=stages.seconds
+    )
+    report.write_json(result, folder / "report.json")
+    report.write_html(result, [], folder / "report.html")
+    return result
+
+
+def demo(
+    name: str,
+    folder: Path | str,
+    *,
+    target: Target | None = None,
+    images: int | None = None,
+    stages: Stages | None = None,
+) -> report.Report:
+    """A shipped application end to end: quantize, judge, generate, prove, place and report, into `folder`."""
+    stages, folder = stages or Stages(), Path(folder)
+    require_tools()
+    with stages.stage("load"):
+        application = applications.load(name)
+    with stages.stage("quantize"):
+        recipe = Recipe()
+        quantized = quantize_with_reference(application.network, application.calibration, recipe, identifier(name))
+        graph = quantized.graph
+    with stages.stage("evaluate"):
+        real = float_outputs(application.network, application.tests)
+        integer = integer_outputs(graph, application.tests)
+        accuracy = application.judge(real, integer)
+        sample = application.tests[:SQNR_IMAGES]
+        codes = as_integers(graph, sample)
+        sqnr = layer_sqnr(quantized, float_reference(quantized, sample), trace(graph, codes))
+    with stages.stage("generate"):
+        design = generate(graph, target or Target(), application.parallelism)
+    chosen = as_integers(graph, application.tests[: images or application.images])
+    simulation = simulate(design, chosen, folder, stages)
+    save(graph, folder / f"{graph.name}.safetensors")
+    implementation = synthesize(design, folder, stages)
+    result = summary.summarize(
+        design,
+        simulation,
+        implementation,
+        application=name,
+        wall_seconds=stages.seconds,
+        float_parameters=sum(p.numel() for p in application.network.parameters()),
+        accuracy=accuracy,
+        sqnr={layer: value if math.isfinite(value) else None for layer, value in sqnr.items()},
+        recipe=dataclasses.asdict(recipe),
+        command=f"bitfab demo {name}",
+    )
+    report.write_json(result, folder / "report.json")
+    report.write_html(result, application.show(real, integer), folder / "report.html")
+    return result
+
+
+def as_integers(graph: Graph, vectors: NDArray[np.generic]) -> IntArray:
+    """Real inputs quantized with the graph's own parameters; integers stay as they are."""
+    value = graph.inputs[0]
+    if np.issubdtype(vectors.dtype, np.integer):
+        return vectors.astype(np.int64)
+    if not np.issubdtype(vectors.dtype, np.floating) or not np.isfinite(vectors.astype(np.float64)).all():
+        raise BitfabError(f"{value.name}: inputs must be integers or finite real numbers; clean the data first")
+    if value.qparams is None:
+        raise BitfabError(f"{value.name}: the graph does not say what its integers mean; give integers")
+    return quantize(vectors.astype(np.float64), value.qparams, value.type)
+
+
+def integer_outputs(graph: Graph, images: FloatArray) -> FloatArray:
+    """What the integer graph gives for real images (batch, *shape), as real numbers."""
+    value = graph.output_values[0]
+    chunks = [run_fast(graph, as_integers(graph, images[i : i + BATCH])) for i in range(0, len(images), BATCH)]
+    codes = np.concatenate([np.asarray(chunk) for chunk in chunks])
+    return codes.astype(np.float64) if value.qparams is None else dequantize(codes, value.qparams)
+
+
+def float_outputs(network: nn.Module, images: FloatArray) -> FloatArray:
+    """What the float network gives, in eval mode, batch by batch."""
+    with torch.inference_mode():
+        chunks = [network(torch.from_numpy(images[i : i + BATCH])).numpy() for i in range(0, len(images), BATCH)]
+    return np.concatenate(chunks)

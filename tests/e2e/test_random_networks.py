@@ -1,0 +1,57 @@
+"""Random networks: torch to graph to `run` = `run_fast` = RTL, in every bit of every layer."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from hypothesis import HealthCheck, Phase, assume, given, settings
+
+from bitfab.backend import simulate
+from bitfab.dtypes import quantize as to_integers
+from bitfab.errors import BitfabError
+from bitfab.hw import generate
+from bitfab.ir.run import run
+from bitfab.ir.run_fast import run_fast
+from bitfab.quant import quantize
+from tests.nets import Spec, build, specs
+
+SETTINGS = {
+    "deadline": None,
+    "derandomize": True,
+    "suppress_health_check": list(HealthCheck),
+    "phases": (Phase.explicit, Phase.generate),  # shrinking would simulate for hours
+}
+
+
+def _quantized(spec: Spec):
+    generator = torch.Generator().manual_seed(spec.seed)
+    data = torch.randn(4, *spec.shape, generator=generator)
+    try:
+        graph = quantize(build(spec), [data], name="net")
+    except BitfabError as error:  # a random layer that is dead on all the data cannot be quantized
+        assume("has no range" not in str(error))
+        raise
+    value = graph.inputs[0]
+    images = to_integers(data.numpy(), value.qparams, value.type)
+    extreme = np.random.default_rng(spec.seed).choice([value.low, value.high], size=images.shape)
+    return graph, np.concatenate([images, extreme]).astype(np.int64)
+
+
+@settings(max_examples=40, **SETTINGS)
+@given(specs())
+def test_fast_executor_equals_the_definition(spec: Spec) -> None:
+    graph, images = _quantized(spec)
+    np.testing.assert_array_equal(run(graph, images), run_fast(graph, images))
+
+
+@settings(max_examples=5, **SETTINGS)
+@given(specs(max_stages=5))
+def test_rtl_equals_the_definition_at_every_stream(spec: Spec) -> None:
+    graph, images = _quantized(spec)
+    design = generate(graph, parallelism=24)
+    with TemporaryDirectory() as folder:
+        simulation = simulate(design, images, Path(folder) / "net")
+    assert simulation.mismatches == 0
+    assert simulation.steady.passed and simulation.paused.passed
+    assert set(simulation.steady.values) == {stream.value for stream in design.taps} | {"output"}

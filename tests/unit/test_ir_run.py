@@ -1,0 +1,132 @@
+"""The definition has the semantics of the float frameworks: `run` against torch in float64, which is exact here."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bitfab.dtypes import IntType
+from bitfab.errors import BitfabError
+from bitfab.ir import Builder, run
+from bitfab.ir.ops import (
+    Argmax,
+    Conv2d,
+    ConvTranspose2d,
+    Dense,
+    MaxPool2d,
+    Op,
+    Reshape,
+    SumPool2d,
+    Table,
+    Upsample,
+)
+
+RNG = np.random.default_rng(0)
+INT8 = IntType(8, signed=True)
+
+
+def integers(*shape: int) -> np.ndarray:
+    return RNG.integers(-128, 128, shape)
+
+
+def torch_of(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array.astype(np.float64))
+
+
+def assert_like_torch(op: Op, shape: tuple[int, ...], function: Callable[[Tensor], Tensor]) -> None:
+    builder = Builder("single")
+    graph = builder.build((builder.add("node", op, builder.input("x", shape, INT8)),))
+    x = integers(3, *shape)
+    expected = function(torch_of(x)).numpy()
+    found = run(graph, x)
+    assert found.shape[1:] == graph.output_values[0].shape
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize(("kernel", "stride", "pad", "dilation"), [(3, 1, 1, 1), ((2, 3), (2, 1), (0, 2), (1, 2))])
+def test_conv2d(groups: int, kernel: int, stride: int, pad: int, dilation: int) -> None:
+    sizes = [value if isinstance(value, tuple) else (value, value) for value in (kernel, stride, pad, dilation)]
+    weight, bias = integers(8, 4 // groups, *sizes[0]), integers(8)
+    op = Conv2d(weight, bias, sizes[1], (*sizes[2], *sizes[2]), sizes[3], groups)
+    constants = torch_of(weight), torch_of(bias)
+    assert_like_torch(op, (4, 7, 8), lambda x: F.conv2d(x, *constants, sizes[1], sizes[2], sizes[3], groups))
+
+
+def test_conv2d_pads_each_side_with_the_pad_value() -> None:
+    weight, bias = integers(2, 3, 3, 3), integers(2)
+    op = Conv2d(weight, bias, (2, 2), padding=(0, 1, 2, 3), pad_value=-9)
+    constants = torch_of(weight), torch_of(bias)
+    assert_like_torch(op, (3, 6, 5), lambda x: F.conv2d(F.pad(x, (1, 3, 0, 2), value=-9), *constants, 2))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pad", "output_pad"),
+    [(2, 2, 0, 0), (3, 2, 1, 1), (4, 2, 1, 0), (2, 3, 0, 0), (3, 1, 2, 0), (1, 2, 0, 1)],
+)
+def test_conv_transpose2d(groups: int, kernel: int, stride: int, pad: int, output_pad: int) -> None:
+    weight, bias = integers(4, 3, kernel, kernel), integers(3 * groups)
+    crop = (pad, pad, pad - output_pad, pad - output_pad)
+    op = ConvTranspose2d(weight, bias, (stride, stride), crop, groups)
+    constants = torch_of(weight), torch_of(bias)
+    assert_like_torch(op, (4, 5, 4), lambda x: F.conv_transpose2d(x, *constants, stride, pad, output_pad, groups))
+
+
+@pytest.mark.parametrize("zero", [-128, 0, 17])
+def test_conv_transpose2d_pads_with_the_zero_point(zero: int) -> None:
+    """The folded bias and pad_value give what the float layer gives on x - zero."""
+    weight, bias = integers(2, 3, 3, 3), integers(3)
+    op = ConvTranspose2d(weight, bias - zero * weight.sum(axis=(0, 2, 3)), (2, 2), (1, 1, 0, 0), pad_value=zero)
+    constants = torch_of(weight), torch_of(bias)
+    assert_like_torch(op, (2, 4, 5), lambda x: F.conv_transpose2d(x - zero, *constants, 2, 1, 1))
+
+
+def test_dense() -> None:
+    weight, bias = integers(5, 12), integers(5)
+    assert_like_torch(Dense(weight, bias), (12,), lambda x: F.linear(x, torch_of(weight), torch_of(bias)))
+
+
+@pytest.mark.parametrize(("kernel", "stride", "pad"), [((2, 2), (2, 2), (0, 0)), ((3, 2), (1, 3), (1, 1))])
+def test_pools(kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int]) -> None:
+    padding = (*pad, *pad)
+    assert_like_torch(MaxPool2d(kernel, stride, padding), (3, 7, 8), lambda x: F.max_pool2d(x, kernel, stride, pad))
+    count = kernel[0] * kernel[1]
+    sums = SumPool2d(kernel, stride, padding)
+    assert_like_torch(sums, (3, 7, 8), lambda x: F.avg_pool2d(x, kernel, stride, pad, divisor_override=1))
+    padded = SumPool2d(kernel, stride, padding, pad_value=-7)  # the zero point: what torch gives on x + 7, shifted back
+    expected = lambda x: F.avg_pool2d(x + 7, kernel, stride, pad, divisor_override=1) - 7 * count  # noqa: E731
+    assert_like_torch(padded, (3, 7, 8), expected)
+
+
+def test_upsample_reshape_argmax_table() -> None:
+    assert_like_torch(Upsample((2, 3)), (3, 4, 5), lambda x: F.interpolate(x, scale_factor=(2, 3)))
+    assert_like_torch(Reshape((60,)), (3, 4, 5), lambda x: x.flatten(1))
+    assert_like_torch(Argmax(), (6, 4, 5), lambda x: x.argmax(1, keepdim=True).double())
+    table = np.clip(np.arange(-128, 128), 0, 100)
+    assert_like_torch(Table(table, INT8, IntType(8, signed=False)), (3, 4, 5), lambda x: x.clamp(0, 100))
+
+
+def test_argmax_is_the_first_of_the_largest() -> None:
+    builder = Builder("argmax")
+    graph = builder.build((builder.add("node", Argmax(), builder.input("x", (4,), INT8)),))
+    np.testing.assert_array_equal(run(graph, np.array([[1, 5, 5, 0], [-3, -3, -3, -3]])), [[1], [0]])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ((), "0 inputs given, 1 expected"),
+        ((np.zeros((1, 3)),), "float64 given, integers expected"),
+        ((np.zeros((1, 4), int),), r"shape \(1, 4\) given, \(batch, 3\) expected"),
+        ((np.array([[0, 0, 128]]),), "integers 0 to 128 given, -128 to 127 expected"),
+    ],
+)
+def test_bad_inputs_are_refused(inputs: tuple[np.ndarray, ...], message: str) -> None:
+    builder = Builder("net")
+    graph = builder.build((builder.add("node", Reshape((3, 1)), builder.input("x", (3,), INT8)),))
+    with pytest.raises(BitfabError, match=message):
+        run(graph, *inputs)

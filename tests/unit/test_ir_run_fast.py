@@ -1,0 +1,144 @@
+"""run_fast equals run in every bit, on every operation, rounding and extreme input; proven ranges hold."""
+
+import gc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bitfab.dtypes import IntType, Rounding
+from bitfab.errors import BitfabError
+from bitfab.ir import Builder, Graph, fast_kernels, run, trace
+from bitfab.ir import run_fast as executor
+from bitfab.ir.ops import Add, Conv2d, Dense, Op, Requantize, SumPool2d
+from bitfab.ir.run_fast import run_fast
+from tests.strategies import ALL_OPS, batch, graphs
+
+
+def single(op: Op, shape: tuple[int, ...], type: IntType) -> Graph:
+    builder = Builder("single")
+    return builder.build((builder.add("node", op, builder.input("x", shape, type)),))
+
+
+def assert_equal(graph: Graph, *inputs: np.ndarray) -> None:
+    expected, found = run(graph, *inputs), run_fast(graph, *inputs)
+    if not isinstance(expected, tuple):
+        expected, found = (expected,), (found,)
+    for one, other in zip(expected, found, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(other, one)
+
+
+@given(graph=graphs(), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=300)
+def test_random_graphs(graph: Graph, seed: int) -> None:
+    inputs = batch(graph, seed)
+    assert_equal(graph, *inputs)
+    for name, found in trace(graph, *inputs).items():
+        value = graph.values[name]
+        assert value.low <= found.min() and found.max() <= value.high
+        assert value.type.low <= value.low and value.high <= value.type.high
+
+
+@pytest.mark.parametrize("kind", ALL_OPS)
+def test_each_operation(kind: type) -> None:
+    @given(graph=graphs(ops=(kind,), max_nodes=2), seed=st.integers(0, 99))
+    @settings(deadline=None, max_examples=25)
+    def check(graph: Graph, seed: int) -> None:
+        assert_equal(graph, *batch(graph, seed))
+
+    check()
+
+
+@pytest.mark.parametrize("rounding", list(Rounding))
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("signed", [True, False])
+def test_requantize_at_every_tie(rounding: Rounding, bits: int, signed: bool) -> None:
+    """Every accumulator of a range around zero, with multipliers whose products tie often (and never)."""
+    x = np.arange(-(1 << 11), 1 << 11).reshape(1, 4, 1, -1)
+    type = IntType(bits, signed)
+    for multiplier, shift in (([1], [4]), ([1], [0]), ([3, 1, 12345, 5], [3, 1, 16, 0]), ([65535], [46])):
+        constants = np.array(multiplier), np.array(shift)
+        for zero in (0, 5, type.high):
+            op = Requantize(*constants, type, type.low, type.high - 1, 7, zero, rounding)
+            assert_equal(single(op, x.shape[1:], IntType(12, signed=True)), x)
+
+
+@pytest.mark.parametrize("rounding", list(Rounding))
+def test_what_no_float_holds_is_left_to_the_definition(rounding: Rounding) -> None:
+    op = Requantize(np.array([(1 << 28) + 1]), np.array([50]), IntType(16, True), -32768, 32767, rounding=rounding)
+    graph = single(op, (64,), IntType(32, signed=True))
+    assert_equal(graph, np.random.default_rng(0).integers(-(1 << 31), 1 << 31, (9, 64)))
+
+
+def layers() -> list[tuple[Op, IntType]]:
+    """Convolutions that need int8, float32, float64 and an exact uncentred sum."""
+    rng = np.random.default_rng(0)
+    small, wide = rng.integers(-128, 128, (8, 16, 3, 3)), rng.integers(-32768, 32768, (8, 16, 3, 3))
+    bias = rng.integers(-(1 << 20), 1 << 20, 8)
+    uint8, int16 = IntType(8, signed=False), IntType(16, signed=True)
+    return [
+        (Conv2d(small, bias), uint8),
+        (Conv2d(small, bias, padding=(1, 1, 1, 1), pad_value=255), uint8),
+        (Conv2d(small, bias, padding=(0, 0, 1, 1), stride=(2, 2), pad_value=128), uint8),
+        (Conv2d(np.full((8, 16, 3, 3), 127), bias, padding=(1, 1, 1, 1), pad_value=-128), IntType(8, signed=True)),
+        (Conv2d(np.full((8, 60, 3, 3), 127), bias, padding=(1, 1, 1, 1), pad_value=128), uint8),
+        (Conv2d(small, bias, groups=1, padding=(1, 1, 1, 1), pad_value=-7), int16),
+        (Conv2d(wide // 128, bias), int16),
+        (Conv2d(rng.integers(-128, 128, (16, 1, 3, 3)), np.zeros(16, int), groups=16, padding=(1, 1, 1, 1)), uint8),
+    ]
+
+
+@pytest.mark.parametrize("case", range(len(layers())))
+@pytest.mark.parametrize("int8", [True, False])
+def test_convolutions_at_their_limits(case: int, int8: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not int8:
+        monkeypatch.setattr(fast_kernels, "int8_is_exact", lambda: False)
+    op, type = layers()[case]
+    graph = single(op, (op.weight.shape[1] * op.groups, 9, 8), type)
+    assert_equal(graph, *batch(graph, case, size=5))
+
+
+def test_pieces_and_chunks_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "PIECE", 3 * 4 * 6 * 6)
+    monkeypatch.setattr(fast_kernels, "CHUNK", 50)
+    rng = np.random.default_rng(0)
+    builder = Builder("net")
+    x = builder.input("x", (2, 6, 6), IntType(8, signed=False))
+    conv = Conv2d(rng.integers(-9, 10, (4, 2, 3, 3)), rng.integers(-99, 99, 4), padding=(1, 1, 1, 1))
+    y = builder.add("conv", conv, x)
+    uint8 = IntType(8, signed=False)
+    y = builder.add("act", Requantize(np.array([9, 8, 7, 11]), np.array([9, 9, 9, 9]), uint8, 3, 200, 0, 3), y)
+    total = builder.add("total", Add(), (y, y))
+    graph = builder.build((total, builder.add("sums", SumPool2d((6, 6), (1, 1)), y)))
+    assert_equal(graph, *batch(graph, 0, size=10))
+
+
+def test_an_output_that_is_an_input_and_an_empty_batch() -> None:
+    builder = Builder("wire")
+    x = builder.input("x", (2, 3, 3), IntType(8, signed=True))
+    graph = builder.build((x, builder.add("dense", Add(), (x, x))))
+    assert_equal(graph, *batch(graph, 0))
+    assert_equal(graph, np.zeros((0, 2, 3, 3), np.int8))
+    read_only = batch(graph, 0)[0]
+    read_only.flags.writeable = False
+    assert_equal(graph, read_only)
+
+
+def test_preparation_lives_as_long_as_the_graph() -> None:
+    graph = single(Dense(np.ones((2, 3), int), np.zeros(2, int)), (3,), IntType(8, signed=True))
+    run_fast(graph, np.zeros((1, 3), int))
+    key = id(graph)
+    assert key in executor._PLANS
+    del graph
+    gc.collect()
+    assert key not in executor._PLANS
+
+
+def test_bad_inputs_are_refused_as_by_run() -> None:
+    graph = single(Dense(np.ones((2, 3), int), np.zeros(2, int)), (3,), IntType(4, signed=True))
+    with pytest.raises(BitfabError, match="integers -8 to 8 given"):
+        run_fast(graph, np.array([[-8, 0, 8]]))
+    with pytest.raises(BitfabError, match="float64 given"):
+        run_fast(graph, np.zeros((1, 3)))

@@ -1,0 +1,63 @@
+"""The recipe resolves names and patterns, and refuses what it does not know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bitfab.dtypes import ScaleKind
+from bitfab.errors import BitfabError
+from bitfab.quant.recipe import ObserverKind, Override, Recipe
+
+
+def test_a_layer_gets_the_defaults_unless_named() -> None:
+    recipe = Recipe(weights=6, observer="mse", scale="po2")  # type: ignore[arg-type]
+    layer = recipe.layer("encoder.0.conv")
+    assert (layer.weights.bits, layer.activations.bits, layer.observer) == (6, 8, ObserverKind.MSE)
+    assert layer.weights.symmetric and layer.weights.per_channel and layer.weights.scale_kind is ScaleKind.PO2
+    assert not layer.activations.signed and not layer.activations.symmetric
+
+
+def test_names_patterns_and_modules() -> None:
+    overrides = {"encoder": Override(weights=4), "encoder.*.conv": Override(activations=6, observer=ObserverKind.MSE)}
+    recipe = Recipe(exclude=("head", "encoder.1"), overrides=overrides)
+    assert recipe.layer("head").weights.bits == recipe.layer("head").activations.bits == 16
+    assert recipe.layer("header").weights.bits == 8
+    inner = recipe.layer("encoder.1.conv")
+    assert (inner.weights.bits, inner.activations.bits, inner.observer) == (4, 6, ObserverKind.MSE)
+    assert recipe.layer("encoder.0.act").activations.bits == 8
+
+
+def test_a_fused_activation_counts_for_its_layer() -> None:
+    recipe = Recipe(overrides={"act": Override(activations=4)})
+    assert recipe.layer("conv", "act").activations.bits == 4
+
+
+def test_unmatched_names_are_told_with_close_ones() -> None:
+    recipe = Recipe(exclude=("encoder.0.cnov",))
+    with pytest.raises(BitfabError, match=r"'encoder.0.cnov'; did you mean encoder.0.conv"):
+        recipe.check(["encoder.0.conv", "head"])
+    Recipe(exclude=("enc*",)).check(["encoder.0.conv"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"weights": 1}, "2 to 16 bits"),
+        ({"activations": 17}, "2 to 16 bits"),
+        ({"observer": "median"}, "observer 'median'.*minmax, moving_average, percentile, mse"),
+        ({"scale": "log"}, "scale 'log'"),
+        ({"rounding": "up"}, "rounding 'up'"),
+        ({"percentile": 0.5}, "percentile 0.5"),
+        ({"multiplier_bits": 40}, "2 to 24"),
+    ],
+)
+def test_bad_values_are_refused(arguments: dict[str, Any], expected: str) -> None:
+    with pytest.raises(BitfabError, match=expected):
+        Recipe(**arguments)
+
+
+def test_bad_overrides_are_refused() -> None:
+    with pytest.raises(BitfabError, match="2 to 16 bits"):
+        Override(weights=20)
