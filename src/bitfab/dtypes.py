@@ -163,9 +163,9 @@ def multiplier_and_shift(ratio: FloatArray, bits: int) -> tuple[IntArray, IntArr
             raise BitfabError(
                 f"requantize ratio {r:.3g} needs a multiplier of more than {bits} bits: scales too unequal"
             )
-        if shift > 62 - bits:  # the product of a 32-bit accumulator would round to 0 anyway; keep shifts in int64
+        if shift > 62 - bits:  # so small that fewer digits do: keep the shifted product within int64
             drop = shift - (62 - bits)
-            multiplier, shift = max(1, multiplier >> drop), 62 - bits
+            multiplier, shift = max(1, ((multiplier >> (drop - 1)) + 1) >> 1), 62 - bits
         multipliers.append(multiplier)
         shifts.append(shift)
     return np.asarray(multipliers, dtype=np.int64), np.asarray(shifts, dtype=np.int64)

@@ -149,7 +149,7 @@ def _fifos(design: Design, simulation: Simulation, implementation: Implementatio
     return tuple(
         report.Fifo(
             name=fifo.instance.removeprefix("u_"),
-            depth=fifo.depth,
+            depth=fifo.capacity,
             peak=max(seen[fifo.instance] for seen in peaks),
             width_bits=widths[fifo.stream],
             bram=implementation.netlist.instances[fifo.instance].bram if implementation else None,

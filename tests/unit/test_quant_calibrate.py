@@ -134,8 +134,13 @@ def test_sick_weights_and_activations_are_named() -> None:
     with torch.no_grad():
         net[0].bias.fill_(1e38)  # type: ignore[operator]
         net[2].weight.fill_(1e38)  # type: ignore[operator]
-    with pytest.raises(BitfabError, match=r"^2: NaN or infinite values in calibration"):
+    with pytest.raises(BitfabError, match=r"^2: NaN or infinite values in calibration[^\n]*$"):
         quantize(net, _images(4))
+
+
+def test_a_normal_form_on_data_of_another_shape(net: fx.GraphModule) -> None:
+    with pytest.raises(BitfabError, match=r"cannot take inputs of shape \(3, 6, 6\) \(Given groups=1[^\n]*$"):
+        quantize(net, [np.zeros((4, 3, 6, 6), np.float32)])
 
 
 def test_unknown_layer_in_the_recipe(net: fx.GraphModule) -> None:

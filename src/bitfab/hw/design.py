@@ -85,11 +85,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class Fifo:
-    """A skip connection's buffer: `instance` in the top, capacity in words."""
+    """A skip connection's buffer: `instance` in the top, `depth` in words."""
 
     instance: str
     stream: str
     depth: int
+
+    @property
+    def capacity(self) -> int:
+        """Words it can hold: a bf_fifo has up to two output registers behind its memory."""
+        return self.depth + 2
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,10 @@ def checked_inputs(graph: Graph, inputs: Sequence[IntArray]) -> list[IntArray]:
     if len(inputs) != len(graph.inputs):
         names = ", ".join(value.name for value in graph.inputs)
         raise BitfabError(f"{graph.name}: {len(inputs)} inputs given, {len(graph.inputs)} expected ({names})")
-    return [_checked(value, np.asarray(x)) for value, x in zip(graph.inputs, inputs, strict=True)]
+    arrays = [_checked(value, np.asarray(x)) for value, x in zip(graph.inputs, inputs, strict=True)]
+    if len({len(x) for x in arrays}) > 1:
+        raise BitfabError(f"{graph.name}: inputs of {[len(x) for x in arrays]} images; give as many of each")
+    return arrays
 
 
 def _checked(value: Value, x: IntArray) -> IntArray:
@@ -101,12 +104,8 @@ def _conv_transpose2d(op: ConvTranspose2d, inputs: Sequence[IntArray]) -> IntArr
     (stride_h, stride_w), (top, left, bottom, right) = op.stride, op.padding
     spread = np.full((batch, channels, (height - 1) * stride_h + 1, (width - 1) * stride_w + 1), op.pad_value)
     spread[:, :, ::stride_h, ::stride_w] = x
-    border = (
-        max(kernel_h - 1, -top),
-        max(kernel_w - 1, -left),
-        kernel_h - 1 - min(bottom, 0),
-        kernel_w - 1 - min(right, 0),
-    )
+    reach = (kernel_h - 1, kernel_w - 1, kernel_h - 1, kernel_w - 1)
+    border = tuple(r - min(crop, 0) for r, crop in zip(reach, op.padding, strict=True))
     full = _padded(spread, border, op.pad_value)
     grouped = op.weight.reshape(op.groups, channels // op.groups, -1, kernel_h, kernel_w)
     flipped = grouped.swapaxes(1, 2).reshape(-1, channels // op.groups, kernel_h, kernel_w)[:, :, ::-1, ::-1]

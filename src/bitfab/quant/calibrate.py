@@ -41,7 +41,7 @@ def calibrate(module: fx.GraphModule, batches: Iterable[Any], recipe: Recipe) ->
     with torch.inference_mode():
         for batch in as_batches(batches, module):
             images += len(batch)
-            watcher.run(batch)
+            _show(watcher, batch)
     if not images:
         raise BitfabError(NO_DATA)
     for target, observer in observers.items():
@@ -53,11 +53,20 @@ def calibrate(module: fx.GraphModule, batches: Iterable[Any], recipe: Recipe) ->
     return {node.name: observers[target].limits(plan.recipes[node].activations) for node, target in watched.items()}
 
 
+def _show(watcher: _Watcher, batch: Tensor) -> None:
+    try:
+        watcher.run(batch)
+    except RuntimeError as error:
+        shape, reason = tuple(batch.shape[1:]), str(error).splitlines()[0]
+        raise BitfabError(f"calibration: the network cannot take inputs of shape {shape} ({reason})") from error
+
+
 class _Watcher(fx.Interpreter):
     """Runs the network and shows each observed node's output to its observer."""
 
     def __init__(self, module: fx.GraphModule, observers: Mapping[fx.Node, MinMax]) -> None:
         super().__init__(module)
+        self.extra_traceback = False  # else torch adds lines of its own to our message
         self.observers = observers
 
     def run_node(self, n: fx.Node) -> Any:

@@ -6,8 +6,8 @@
 //   y0(oy) = OriginTop  + StrideHeight * ((PhaseHeight + oy) / UpHeight), rounded down; x0(ox) likewise.
 //
 // Latency: 3 cycles from a transfer at the input to the same word at the output, when the window waits for it.
-//   One word a cycle in steady state, across rows and images, when Rows >= KernelHeight + StrideHeight; without padding, an
-//   image's first window may wait for rows that did not fit beside the last image's (Rows = 2 * KernelHeight - 1 is enough).
+//   One word a cycle in steady state, across rows and images, when Rows >= KernelHeight + StrideHeight; without padding
+//   an image's first window may also wait for rows that did not fit beside the last image's.
 // Limits: Rows >= KernelHeight and Rows > -OriginTop; the last y0 <= Height (padding up to the kernel's size);
 //   some tap of an image lies inside it.
 // Memory: word w of a row in slot s lies at s * (Width * Words) + w; row r of image i: slot (i * Height + r) mod Rows.
