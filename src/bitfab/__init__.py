@@ -4,17 +4,47 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bitfab.flow import build, demo
     from bitfab.frontend.torch import capture
+    from bitfab.hw import Folding, Target, generate
+    from bitfab.ir.run import run, trace
+    from bitfab.ir.run_fast import run_fast
+    from bitfab.ir.serialize import load, save
     from bitfab.quant import Override, Recipe, quantize
 
-__all__ = ["Override", "Recipe", "capture", "quantize"]
+__all__ = [
+    "Folding",
+    "Override",
+    "Recipe",
+    "Target",
+    "build",
+    "capture",
+    "demo",
+    "generate",
+    "load",
+    "quantize",
+    "run",
+    "run_fast",
+    "save",
+    "trace",
+]
 
 # What a user types, and the module that defines it: imported on first use, so that `import bitfab` loads no torch.
 _LAZY = {
+    "Folding": "bitfab.hw",
     "Override": "bitfab.quant",
     "Recipe": "bitfab.quant",
+    "Target": "bitfab.hw",
+    "build": "bitfab.flow",
     "capture": "bitfab.frontend.torch",
+    "demo": "bitfab.flow",
+    "generate": "bitfab.hw",
+    "load": "bitfab.ir.serialize",
     "quantize": "bitfab.quant",
+    "run": "bitfab.ir.run",
+    "run_fast": "bitfab.ir.run_fast",
+    "save": "bitfab.ir.serialize",
+    "trace": "bitfab.ir.run",
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bitfab.dtypes import IntArray
 from bitfab.errors import BitfabError
-from bitfab.hw.design import Design, write_files
+from bitfab.hw.design import Design, Target, write_files
 from bitfab.hw.testbench import Observed, observe, testbench
 from bitfab.tools import nextpnr, verilator, yosys
 from bitfab.tools.nextpnr import Placed
@@ -65,11 +65,13 @@ class Implementation:
     placed: Placed
 
 
-def require_tools() -> None:
-    """Raise BitfabError, naming what to install, unless simulation, synthesis, place and route can all run here."""
+def require_tools(target: Target, place: bool = True) -> None:
+    """Raise BitfabError for an unknown part, or a missing tool of simulation and (with `place`) place and route."""
+    nextpnr.find_part(target.part)
     verilator.require()
-    yosys.require()
-    nextpnr.require()
+    if place:
+        yosys.require()
+        nextpnr.require()
 
 
 def simulate(design: Design, images: IntArray, folder: Path, stages: Stages | None = None) -> Simulation:
@@ -120,7 +122,7 @@ def synthesize(design: Design, folder: Path, stages: Stages | None = None) -> Im
     part = nextpnr.find_part(design.target.part)
     sources = [folder / path for path in design.sources]
     with stages.stage("synthesize"):
-        netlist = yosys.synthesize_ecp5(sources, design.name, folder / "rtl")
+        netlist = yosys.synthesize_ecp5(sources, design.name, folder / "build")
     with stages.stage("place and route"):
         placed = nextpnr.place_and_route(netlist.json, part.name, folder / "build", target_mhz=design.target.clock_mhz)
     return Implementation(netlist, placed)

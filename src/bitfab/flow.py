@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +20,13 @@ from bitfab.dtypes import FloatArray, IntArray, dequantize, quantize
 from bitfab.errors import BitfabError
 from bitfab.hw import Design, generate
 from bitfab.hw.design import Target
-from bitfab.inputs import identifier
 from bitfab.ir.graph import Graph
 from bitfab.ir.run import trace
 from bitfab.ir.run_fast import run_fast
 from bitfab.ir.serialize import save
+from bitfab.output import MARKER, whole_folder
 from bitfab.quant import Recipe, float_reference, layer_sqnr, quantize_with_reference
+from bitfab.tools.process import ToolError
 
 SQNR_IMAGES = 16
 BATCH = 50
@@ -42,15 +46,16 @@ def build(
     Raises BitfabError on any mismatch, a device too small, a missing tool or an unwritable folder.
     """
     stages, folder = stages or Stages(), Path(folder)
-    require_tools()
+    require_tools(design.target, place)
     images = as_integers(design.graph, vectors)
-    simulation = simulate(design, images, folder, stages)
-    implementation = synthesize(design, folder, stages) if place else None
-    result = summary.summarize(
-        design, simulation, implementation, application=design.graph.name, wall_seconds=stages.seconds
-    )
-    report.write_json(result, folder / "report.json")
-    report.write_html(result, [], folder / "report.html")
+    with _output(folder) as draft:
+        simulation = simulate(design, images, draft, stages)
+        implementation = synthesize(design, draft, stages) if place else None
+        result = summary.summarize(
+            design, simulation, implementation, application=design.graph.name, wall_seconds=stages.seconds
+        )
+        report.write_json(result, draft / "report.json")
+        report.write_html(result, [], draft / "report.html")
     return result
 
 
@@ -63,42 +68,63 @@ def demo(
     stages: Stages | None = None,
 ) -> report.Report:
     """A shipped application end to end: quantize, judge, generate, prove, place and report, into `folder`."""
-    stages, folder = stages or Stages(), Path(folder)
-    require_tools()
+    stages, folder, target = stages or Stages(), Path(folder), target or Target()
+    require_tools(target)
     with stages.stage("load"):
         application = applications.load(name)
-    with stages.stage("quantize"):
-        recipe = Recipe()
-        quantized = quantize_with_reference(application.network, application.calibration, recipe, identifier(name))
-        graph = quantized.graph
-    with stages.stage("evaluate"):
-        real = float_outputs(application.network, application.tests)
-        integer = integer_outputs(graph, application.tests)
-        accuracy = application.judge(real, integer)
-        sample = application.tests[:SQNR_IMAGES]
-        codes = as_integers(graph, sample)
-        sqnr = layer_sqnr(quantized, float_reference(quantized, sample), trace(graph, codes))
-    with stages.stage("generate"):
-        design = generate(graph, target or Target(), application.parallelism)
-    chosen = as_integers(graph, application.tests[: images or application.images])
-    simulation = simulate(design, chosen, folder, stages)
-    save(graph, folder / f"{graph.name}.safetensors")
-    implementation = synthesize(design, folder, stages)
-    result = summary.summarize(
-        design,
-        simulation,
-        implementation,
-        application=name,
-        wall_seconds=stages.seconds,
-        float_parameters=sum(p.numel() for p in application.network.parameters()),
-        accuracy=accuracy,
-        sqnr={layer: value if math.isfinite(value) else None for layer, value in sqnr.items()},
-        recipe=dataclasses.asdict(recipe),
-        command=f"bitfab demo {name}",
-    )
-    report.write_json(result, folder / "report.json")
-    report.write_html(result, application.show(real, integer), folder / "report.html")
+    with _output(folder) as draft:
+        with stages.stage("quantize"):
+            recipe = Recipe()
+            quantized = quantize_with_reference(application.network, application.calibration, recipe, name)
+            graph = quantized.graph
+        with stages.stage("evaluate"):
+            real = float_outputs(application.network, application.tests)
+            integer = integer_outputs(graph, application.tests)
+            accuracy = application.judge(real, integer)
+            sample = application.tests[:SQNR_IMAGES]
+            codes = as_integers(graph, sample)
+            sqnr = layer_sqnr(quantized, float_reference(quantized, sample), trace(graph, codes))
+        with stages.stage("generate"):
+            design = generate(graph, target, application.parallelism)
+        chosen = as_integers(graph, application.tests[: images or application.images])
+        simulation = simulate(design, chosen, draft, stages)
+        save(graph, draft / f"{graph.name}.safetensors")
+        implementation = synthesize(design, draft, stages)
+        result = summary.summarize(
+            design,
+            simulation,
+            implementation,
+            application=name,
+            wall_seconds=stages.seconds,
+            float_parameters=sum(p.numel() for p in application.network.parameters()),
+            accuracy=accuracy,
+            sqnr={layer: value if math.isfinite(value) else None for layer, value in sqnr.items()},
+            recipe=dataclasses.asdict(recipe),
+            command=f"bitfab demo {name}",
+        )
+        report.write_json(result, draft / "report.json")
+        report.write_html(result, application.show(real, integer), draft / "report.html")
     return result
+
+
+@contextmanager
+def _output(folder: Path) -> Iterator[Path]:
+    """A `whole_folder`; but where a tool fails, what it was given and said is kept, in a folder named so."""
+    with whole_folder(folder) as draft:
+        try:
+            yield draft
+        except BitfabError as error:
+            failure = error if isinstance(error, ToolError) else error.__cause__
+            if not isinstance(failure, ToolError):
+                raise
+            kept = draft.with_name(f"{folder.resolve().name}.failed")
+            if (kept / MARKER).is_file():
+                shutil.rmtree(kept)
+            draft.replace(kept)
+            log = kept / failure.log.relative_to(draft) if failure.log else None
+            if failure is error:
+                raise ToolError(failure.tool, failure.task, failure.reason, failure.lines, log) from error
+            raise BitfabError(f"{error}; the design and its logs: {kept}") from error
 
 
 def as_integers(graph: Graph, vectors: NDArray[np.generic]) -> IntArray:

@@ -1,18 +1,24 @@
-"""What a user names on the command line: arrays, networks, foldings; checked, never unpickled."""
+"""What a user names on the command line: arrays, networks, foldings, files to write; checked, never unpickled."""
 
 from __future__ import annotations
 
 import enum
 import importlib
+import math
+import os
 import re
 import sys
+import textwrap
+import traceback
 import zipfile
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 import safetensors
 import safetensors.torch
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import nn
 
@@ -21,44 +27,48 @@ from bitfab.errors import BitfabError
 from bitfab.hw.design import Folding
 from bitfab.ir.graph import Graph
 
+MAX_BYTES = 1 << 31  # of an array: calibration takes hundreds of inputs, and a small archive can unpack to terabytes
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
 _Choice = TypeVar("_Choice", bound=enum.StrEnum)
 
 
 def array(path: Path) -> NDArray[np.generic]:
-    """The array of a .npy file, or of a .npz file that holds one; float64 becomes float32.
+    """The array of a .npy file, or of a .npz file that holds one: (N, C, H, W) or (N, F), integers or finite reals.
 
-    Raises BitfabError where the file is missing, no such file, empty, or holds Python objects.
+    Wider reals become float32. Raises BitfabError where the file is missing, damaged, larger than MAX_BYTES, claims more
+    than it holds, or holds anything else.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                if len(loaded.files) != 1:
-                    names = ", ".join(loaded.files) or "none"
-                    raise BitfabError(f"{path}: holds {len(loaded.files)} arrays ({names}); save the one of the inputs")
-                loaded = loaded[loaded.files[0]]
+        with path.open("rb") as file:
+            loaded = _unzipped(file) if zipfile.is_zipfile(file) else _array(file, path.stat().st_size)
     except FileNotFoundError:
         raise BitfabError(f"{path}: no such file; give a .npy or .npz file") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except BitfabError as error:
+        raise BitfabError(f"{path}: {error}") from error
+    except Exception as error:  # numpy's and zipfile's parsers raise nearly anything on a hostile file
         raise BitfabError(f"{path}: cannot be read as .npy or .npz ({error}); save it with numpy.save") from error
-    if loaded.ndim < 2 or loaded.shape[0] == 0:
-        raise BitfabError(f"{path}: array of shape {loaded.shape}; inputs of shape (N, C, H, W) or (N, F) are expected")
-    return loaded.astype(np.float32) if loaded.dtype == np.float64 else loaded
+    if loaded.ndim < 2 or loaded.size == 0:
+        raise BitfabError(f"{path}: array of shape {loaded.shape}; give inputs of shape (N, C, H, W) or (N, F)")
+    native = np.float32 if loaded.dtype.kind == "f" and loaded.dtype.itemsize > 4 else loaded.dtype.newbyteorder("=")
+    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite
+        loaded = loaded.astype(native, copy=False)
+    finite = np.isfinite(loaded).reshape(len(loaded), -1).all(axis=1)
+    if not finite.all():
+        raise BitfabError(f"{path}: input {int(np.argmin(finite))} holds NaN or infinite values; clean the data")
+    return loaded
 
 
 def network(name: str, parameters: Path | None) -> nn.Module:
-    """A network by `zoo:NAME`, or by `MODULE:NAME` (an nn.Module, or a function or class that makes one).
+    """A network by `zoo:NAME`, or by `MODULE:NAME` (an nn.Module, or a function or class that makes one), in eval mode.
 
     MODULE is imported from the current folder or the Python path: it is the user's own code. `parameters` is a
     state_dict in a safetensors file. Raises BitfabError where any of them does not fit.
     """
     module, _, attribute = name.partition(":")
-    if module == "zoo" and attribute:
-        net = zoo.load(attribute)
-    elif not attribute or not re.fullmatch(r"[A-Za-z_][\w.]*", module):
-        raise BitfabError(f"{name}: not a network; give MODULE:NAME, or zoo:{', zoo:'.join(zoo.NETWORKS)}")
-    else:
-        net = _imported(module, attribute)
+    if not attribute or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", module) or module.endswith(".py"):
+        raise BitfabError(f"{name}: not a network; give {_remedy(name)}")
+    net = zoo.load(attribute) if module == "zoo" else _imported(module, attribute)
     if parameters is not None:
         _load_parameters(net, parameters)
     return net.eval()
@@ -66,11 +76,13 @@ def network(name: str, parameters: Path | None) -> nn.Module:
 
 def foldings(texts: list[str]) -> dict[str, Folding]:
     """Foldings written LAYER=PExSIMD, such as conv1=8x4."""
-    result = {}
+    result: dict[str, Folding] = {}
     for text in texts:
-        match = re.fullmatch(r"(\w+)=(\d+)x(\d+)", text)
-        if match is None or int(match[2]) == 0 or int(match[3]) == 0:
+        match = re.fullmatch(r"(\w+)=([1-9]\d{0,5})x([1-9]\d{0,5})", text, re.ASCII)
+        if match is None:
             raise BitfabError(f"--fold {text}: write LAYER=PExSIMD, such as conv1=8x4")
+        if match[1] in result:
+            raise BitfabError(f"--fold {text}: {match[1]} is folded twice; give each layer once")
         result[match[1]] = Folding(int(match[2]), int(match[3]))
     return result
 
@@ -89,28 +101,89 @@ def choice(kind: type[_Choice], text: str, option: str) -> _Choice:
         raise BitfabError(f"{option} {text}: choose one of {', '.join(kind)}") from None
 
 
-def identifier(name: str) -> str:
-    """A name made fit for RTL modules and files: letters, digits and underscores, a letter first."""
-    word = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower()
-    return word if word[:1].isalpha() else f"net_{word}"
+def graph_file(path: Path) -> Path:
+    """A path that a graph can be saved to, found out before the work; BitfabError says what is in the way."""
+    if path.suffix != ".safetensors":
+        raise BitfabError(f"{path}: a graph is saved as .safetensors; give it that ending")
+    if path.exists() and not path.is_file():
+        raise BitfabError(f"{path}: is not a file; choose another name")
+    if not path.parent.is_dir():
+        raise BitfabError(f"{path.parent}: no such folder; make it first, or choose another")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise BitfabError(f"{path.parent}: this folder is not writable; choose another")
+    return path
+
+
+def _unzipped(file: IO[bytes]) -> NDArray[np.generic]:
+    """The one array of a .npz."""
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        if len(members) != 1:
+            names = ", ".join(member.filename.removesuffix(".npy") for member in members[:8]) or "none"
+            raise BitfabError(f"holds {len(members)} arrays ({names}); save the one of the inputs by itself")
+        with archive.open(members[0]) as member:
+            return _array(member, members[0].file_size)
+
+
+def _array(file: IO[bytes], size: int) -> NDArray[np.generic]:
+    """The array of a .npy of `size` bytes, read once its header is known to promise no more than these."""
+    if size > MAX_BYTES:
+        raise BitfabError(f"holds {size:,} bytes, at most {MAX_BYTES:,} are read; give fewer inputs")
+    read_header = _HEADERS.get(npy.read_magic(file))
+    if read_header is None:
+        raise BitfabError("is of an unknown .npy version; save it with numpy.save")
+    shape, _, dtype = read_header(file)
+    if dtype.kind not in "iuf":
+        kind = "Python objects" if dtype.hasobject else str(dtype)
+        raise BitfabError(f"holds {kind}; give integers or real numbers")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > size - file.tell():
+        raise BitfabError(f"is truncated or damaged: no {str(shape)[:60]} of {dtype} in {size:,} bytes; save it again")
+    file.seek(0)
+    return npy.read_array(file, allow_pickle=False)
+
+
+def _remedy(name: str) -> str:
+    """What to give in place of something that is no MODULE:NAME."""
+    match Path(name.partition(":")[0]).suffix:
+        case ".onnx" | ".tflite":
+            return "the PyTorch network as MODULE:NAME; files of this kind cannot be read yet"
+        case ".pt" | ".pth" | ".ckpt" | ".bin" | ".pkl":
+            return "MODULE:NAME, with its state_dict as --parameters FILE.safetensors; pickles are never opened"
+        case ".safetensors":
+            return "MODULE:NAME, with this file as --parameters"
+        case ".py":
+            return "MODULE:NAME as Python imports it, such as net:Net for the class Net of net.py"
+    return f"MODULE:NAME, or zoo:{', zoo:'.join(zoo.NETWORKS)}"
 
 
 def _imported(module: str, attribute: str) -> nn.Module:
+    """The network by its name; whatever the user's code raises becomes one line that names its place."""
+    name = f"{module}:{attribute}"
     sys.path.insert(0, "")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except ImportError as error:
-        raise BitfabError(f"{module}: cannot be imported ({error}); run bitfab where Python finds it") from error
-    except AttributeError:
+        net = found if isinstance(found, nn.Module) else found()
+    except ModuleNotFoundError as error:
+        remedy = "run bitfab where Python finds it" if error.name == module else "install it"
+        raise BitfabError(f"{name}: no module named {error.name}; {remedy}") from error
+    except (Exception, SystemExit) as error:
         raise BitfabError(
-            f"{module}: has no {attribute}; name a module's network or a function that makes it"
-        ) from None
+            f"{name}: {_essence(error)}; name an nn.Module, or a function or class that makes one without arguments"
+        ) from error
     finally:
-        sys.path.pop(0)
-    net = found if isinstance(found, nn.Module) else found()
+        with suppress(ValueError):
+            sys.path.remove("")
     if not isinstance(net, nn.Module):
-        raise BitfabError(f"{module}:{attribute}: gives a {type(net).__name__}; a torch.nn.Module is needed")
+        raise BitfabError(f"{name}: gives a {type(net).__name__}; a torch.nn.Module is needed")
     return net
+
+
+def _essence(error: BaseException) -> str:
+    """What the user's code raised, and where."""
+    text = textwrap.shorten(str(error), 200) or "no reason given"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if len(frames) > 1 else ""
+    return f"{type(error).__name__}: {text}{place}"
 
 
 def _load_parameters(net: nn.Module, path: Path) -> None:
@@ -118,8 +191,10 @@ def _load_parameters(net: nn.Module, path: Path) -> None:
         net.load_state_dict(safetensors.torch.load_file(path))
     except FileNotFoundError:
         raise BitfabError(f"{path}: no such file; save the state_dict with safetensors.torch.save_file") from None
+    except OSError as error:
+        raise BitfabError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
     except safetensors.SafetensorError as error:
-        raise BitfabError(f"{path}: is no safetensors file ({error})") from error
+        raise BitfabError(f"{path}: no safetensors file, or damaged ({error}); save the state_dict again") from error
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise BitfabError(f"{path}: does not fit the network: {reason}") from error
+        reason = textwrap.shorten(str(error), 300)
+        raise BitfabError(f"{path}: does not fit the network ({reason}); give the parameters of this one") from error

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bitfab.errors import BitfabError
 from bitfab.report import (
@@ -31,7 +29,6 @@ from bitfab.report import (
     latency_us,
     mac_utilization,
     png,
-    sqnr_db,
     text,
     timing,
     write_html,
@@ -181,24 +178,6 @@ def test_timing_takes_the_utilization_of_the_slowest_layer_with_macs() -> None:
     )
     assert measured.mac_utilization == 0.5
     assert measured.images_per_second == pytest.approx(1000.0)
-
-
-@given(st.floats(-60, 60), st.integers(1, 500))
-def test_sqnr_of_a_known_ratio(decibels: float, length: int) -> None:
-    signal = np.random.default_rng(length).normal(size=length) + 0.1
-    assert sqnr_db(signal, signal * (1 + 10 ** (-decibels / 20))) == pytest.approx(decibels, abs=1e-6)
-
-
-def test_sqnr_where_there_is_no_ratio() -> None:
-    assert sqnr_db([1.0, 2.0], [1.0, 2.0]) is None
-    assert sqnr_db([0.0, 0.0], [1.0, 2.0]) is None
-    assert sqnr_db(np.array([200, 100], np.uint8), np.array([100, 200], np.uint8)) == pytest.approx(
-        10 * math.log10(2.5)
-    )
-    with pytest.raises(ValueError, match="shapes differ"):
-        sqnr_db([1.0, 2.0], [1.0])
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        sqnr_db([1.0, math.nan], [1.0, 2.0])
 
 
 def test_figures_as_text() -> None:

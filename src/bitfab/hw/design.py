@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bitfab.errors import BitfabError
 from bitfab.ir.graph import Graph
+from bitfab.output import whole_folder
 
 Shape3 = tuple[int, int, int]  # (C, H, W)
 
@@ -131,33 +130,13 @@ class Design:
 
 
 def write_files(files: Mapping[str, str], folder: Path) -> None:
-    """Put the files into `folder`, all or none: written beside it first, then renamed.
+    """Put the files into `folder`, all or none.
 
     An existing folder is replaced only if it is empty or was written by bitfab (it holds a `bitfab.json`).
     Raises BitfabError where the folder holds something else or cannot be written.
     """
-    folder = folder.absolute()
-    if folder.exists() and not folder.is_dir():
-        raise BitfabError(f"{folder}: is a file; choose another output folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
-        raise BitfabError(f"{folder}: holds files that are not bitfab's; choose an empty or new output folder")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise BitfabError(f"{folder}: cannot be written ({error.strerror}); choose another output folder") from error
-    try:
+    with whole_folder(folder) as draft:
         for path, text in files.items():
             target = draft / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
-        draft.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        draft.replace(folder)
-    except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise BitfabError(f"{folder}: cannot be written ({error.strerror}); free space or choose another") from error
-
-
-MARKER = "bitfab.json"

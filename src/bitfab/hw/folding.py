@@ -87,7 +87,9 @@ def choose(
             return chosen
     least = sum(options[name][0].multipliers for name in layers)
     if layers:
-        raise BitfabError(f"parallelism {parallelism}: these layers need at least {least} multipliers")
+        raise BitfabError(
+            f"parallelism {parallelism}: the layers need at least {least} multipliers; give {least} or more"
+        )
     return {}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bitfab.errors import BitfabError
-from bitfab.hw.design import MARKER, Design, Folding, Layer, Target
+from bitfab.hw.design import Design, Folding, Layer, Target
 from bitfab.hw.netlist import Netlist, connect, input_lanes
 from bitfab.hw.plan import Engine, plan
 from bitfab.hw.render_verilog import library, render_top
@@ -14,6 +14,7 @@ from bitfab.hw.schedule import schedule
 from bitfab.ir.graph import Graph
 from bitfab.ir.ops import macs
 from bitfab.ir.verify import verify
+from bitfab.output import MARKER
 
 PARALLELISM = 64
 
@@ -30,6 +31,7 @@ def generate(
     Raises BitfabError for operations without hardware and for illegal foldings (the legal ones are named).
     """
     verify(graph)
+    _check_name(graph)
     _check_ends(graph)
     engines, shapes = plan(graph, parallelism, folding or {})
     channels, height, width = shapes[graph.inputs[0].name]
@@ -52,6 +54,11 @@ def generate(
         files={},
     )
     return replace(design, files=_files(design, netlist))
+
+
+def _check_name(graph: Graph) -> None:
+    if graph.name == "tb" or graph.name.startswith("bf_"):
+        raise BitfabError(f"{graph.name}: bitfab's own modules are named so; quantize again under another name")
 
 
 def _check_ends(graph: Graph) -> None:

@@ -6,6 +6,7 @@ one JSON text under one metadata key: a single key, because safetensors writes s
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import json
@@ -48,8 +49,10 @@ def save(graph: Graph, path: str | os.PathLike[str]) -> None:
         unfinished.write_bytes(data)
         unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise BitfabError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+    finally:
+        with contextlib.suppress(OSError):  # where it could not be made at all
+            unfinished.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str]) -> Graph:

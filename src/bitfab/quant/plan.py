@@ -111,7 +111,9 @@ def _sole_concat(layers: Mapping[fx.Node, Layer], node: fx.Node) -> fx.Node | No
 
 
 def check_weights(module: nn.Module) -> None:
-    """Raise BitfabError for a parameter or buffer with NaN or infinite values."""
+    """Raise BitfabError for a parameter or buffer without values, or with NaN or infinite ones."""
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if nn.parameter.is_lazy(tensor) or tensor.is_meta:
+            raise BitfabError(f"{name}: has no values yet; run the network once, or load its parameters")
         if not bool(torch.isfinite(tensor).all()):
             raise BitfabError(f"{name}: holds NaN or infinite values; train again or load a sound checkpoint")

@@ -25,7 +25,6 @@ from bitfab.report.model import (
     write_json,
 )
 from bitfab.report.pictures import ClassificationSample, Pictures, SegmentationSample
-from bitfab.report.sqnr import sqnr_db
 
 __all__ = [
     "Accuracy",
@@ -50,7 +49,6 @@ __all__ = [
     "images_per_second",
     "latency_us",
     "mac_utilization",
-    "sqnr_db",
     "timing",
     "write_html",
     "write_json",

@@ -160,7 +160,7 @@ class Layer:
 
     Shapes have no batch axis. `types` reads like "uint8 -> int8". `cycles` are the busy cycles for one image,
     `ideal_cycles` are macs / (pe * simd), `utilization` is their quotient (all None for a layer without MACs, save
-    `cycles`). `sqnr_db` compares the layer's output with the float network's, see `sqnr_db`.
+    `cycles`). `sqnr_db` compares the layer's output with the float network's (`bitfab.quant.layer_sqnr`).
     """
 
     name: str

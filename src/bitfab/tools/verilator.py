@@ -109,10 +109,10 @@ def run(
 
     `arguments` are plus-arguments, e.g. `+images=3`. Registers without reset start at random values (with a fixed
     seed), so that a design which needs their first value shows it. ToolError on `$fatal`, `$error`, a failed
-    assertion, a memory file that is missing, or the time limit.
+    assertion, a memory file that is missing, or the time limit. The log lies beside the simulator.
     """
     task = f"simulating {executable.name}"
-    log = directory / f"{executable.name}.log"
+    log = executable.with_name(f"{executable.name}.log")
     lines = run_tool(
         [executable.resolve(), "+verilator+rand+reset+2", "+verilator+seed+1", *arguments],
         tool="verilator",

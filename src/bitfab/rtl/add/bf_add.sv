@@ -5,12 +5,12 @@
 // A word is taken from both streams at once: a_ready_o is combinational in b_valid_i and ready_i, b_ready_o likewise.
 
 module bf_add #(
-    parameter int unsigned ABits   = 8,     // of a lane
-    parameter bit          ASigned = 1'b1,
-    parameter int unsigned BBits   = 8,
-    parameter bit          BSigned = 1'b1,
-    parameter int unsigned Lanes   = 1,
-    parameter int unsigned OutBits = 9
+    parameter int ABits   = 8,     // of a lane
+    parameter bit ASigned = 1'b1,
+    parameter int BBits   = 8,
+    parameter bit BSigned = 1'b1,
+    parameter int Lanes   = 1,
+    parameter int OutBits = 9
 ) (
     input  logic                     clk_i,
     input  logic                     rst_i,
@@ -25,14 +25,16 @@ module bf_add #(
     output logic [Lanes*OutBits-1:0] data_o
 );
 
-  localparam int unsigned SumBits = (ABits > BBits ? ABits : BBits) + 2;  // two's complement, whatever the signs
+  localparam int SumBits = (ABits > BBits ? ABits : BBits) + 2;  // two's complement, whatever the signs
 
+`ifndef __ICARUS__  // which has no $error at elaboration
   if (ABits < 1 || BBits < 1 || OutBits < 1) begin : g_illegal_a_bits
     $error("bf_add: ABits, BBits and OutBits must be at least 1");
   end
   if (Lanes < 1) begin : g_illegal_lanes
     $error("bf_add: Lanes must be at least 1");
   end
+`endif
 
   logic [Lanes*OutBits-1:0] sum, data_q;
   logic [Lanes-1:0] fits;
@@ -70,7 +72,7 @@ module bf_add #(
   end
 
 `ifndef SYNTHESIS
-  always_ff @(posedge clk_i) begin
+  always @(posedge clk_i) begin
     if (!rst_i && a_valid_i && b_valid_i && !(&fits)) $error("bf_add: the sum does not fit OutBits");
   end
 `endif

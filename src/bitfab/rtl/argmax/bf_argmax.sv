@@ -4,10 +4,10 @@
 // ready_o is combinational in ready_i, and falls only while an index waits at the last word of the next pixel.
 
 module bf_argmax #(
-    parameter int unsigned Bits      = 8,     // of a stream word
-    parameter bit          Signed    = 1'b1,
-    parameter int unsigned Words     = 2,     // classes per pixel
-    parameter int unsigned IndexBits = 1
+    parameter int Bits      = 8,     // of a stream word
+    parameter bit Signed    = 1'b1,
+    parameter int Words     = 2,     // classes per pixel
+    parameter int IndexBits = 1
 ) (
     input  logic                 clk_i,
     input  logic                 rst_i,
@@ -21,6 +21,7 @@ module bf_argmax #(
 
   localparam logic [IndexBits-1:0] Last = IndexBits'(Words - 1);
 
+`ifndef __ICARUS__  // which has no $error at elaboration
   if (Bits < 1) begin : g_illegal_bits
     $error("bf_argmax: Bits must be at least 1");
   end
@@ -30,6 +31,7 @@ module bf_argmax #(
   if (IndexBits < 1 || IndexBits < $clog2(Words)) begin : g_illegal_index_bits
     $error("bf_argmax: IndexBits cannot hold the last index");
   end
+`endif
 
   logic [IndexBits-1:0] position_q, best_index_d, best_index_q, data_q;
   logic [Bits-1:0] key, best_d, best_q;
@@ -68,7 +70,7 @@ module bf_argmax #(
   end
 
 `ifndef SYNTHESIS
-  always_ff @(posedge clk_i) if (!rst_i && 32'(position_q) >= Words) $error("bf_argmax: position out of bounds");
+  always @(posedge clk_i) if (!rst_i && 32'(position_q) >= Words) $error("bf_argmax: position out of bounds");
 `endif
 
 endmodule

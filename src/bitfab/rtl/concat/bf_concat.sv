@@ -4,9 +4,9 @@
 // combinational in ready_i.
 
 module bf_concat #(
-    parameter int unsigned Bits   = 8,  // of a stream word
-    parameter int unsigned WordsA = 1,  // per pixel
-    parameter int unsigned WordsB = 1
+    parameter int Bits   = 8,  // of a stream word
+    parameter int WordsA = 1,  // per pixel
+    parameter int WordsB = 1
 ) (
     input  logic            clk_i,
     input  logic            rst_i,
@@ -21,16 +21,18 @@ module bf_concat #(
     output logic [Bits-1:0] data_o
 );
 
-  localparam int unsigned PositionBits = WordsA + WordsB > 2 ? $clog2(WordsA + WordsB) : 1;
+  localparam int PositionBits = WordsA + WordsB > 2 ? $clog2(WordsA + WordsB) : 1;
   localparam logic [PositionBits-1:0] FirstB = PositionBits'(WordsA);
   localparam logic [PositionBits-1:0] Last = PositionBits'(WordsA + WordsB - 1);
 
+`ifndef __ICARUS__  // which has no $error at elaboration
   if (Bits < 1) begin : g_illegal_bits
     $error("bf_concat: Bits must be at least 1");
   end
   if (WordsA < 1 || WordsB < 1) begin : g_illegal_words_a
     $error("bf_concat: WordsA and WordsB must be at least 1");
   end
+`endif
 
   logic [PositionBits-1:0] position_q;
   logic [Bits-1:0] data_q;
@@ -61,7 +63,7 @@ module bf_concat #(
   end
 
 `ifndef SYNTHESIS
-  always_ff @(posedge clk_i) begin
+  always @(posedge clk_i) begin
     if (!rst_i && 32'(position_q) >= WordsA + WordsB) $error("bf_concat: position out of bounds");
     if (!rst_i && take_b_q != (position_q >= FirstB)) $error("bf_concat: wrong stream selected");
   end

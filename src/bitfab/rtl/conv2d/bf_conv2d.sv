@@ -6,33 +6,33 @@
 // pixel takes Groups * Fold * Terms cycles, Terms = KernelHeight * KernelWidth * Words / Groups. Latency from the last
 // input word that a result needs: that of bf_window plus that of bf_dot. Memory layout: see bf_window and bf_dot.
 module bf_conv2d #(
-    parameter int unsigned InBits       = 8,   // bits of an activation
-    parameter bit          InSigned     = 1'b0,
-    parameter int unsigned WeightBits   = 8,   // bits of a weight, signed
-    parameter int unsigned AccBits      = 24,  // bits of an accumulator
-    parameter int unsigned Simd         = 1,   // input channels a cycle
-    parameter int unsigned Pe           = 1,   // output channels a cycle
-    parameter int unsigned Words        = 1,   // input words a pixel: input channels / Simd
-    parameter int unsigned Height       = 1,
-    parameter int unsigned Width        = 1,
-    parameter int unsigned KernelHeight = 1,
-    parameter int unsigned KernelWidth  = 1,
-    parameter int unsigned StrideHeight = 1,
-    parameter int unsigned StrideWidth  = 1,
-    parameter int unsigned UpHeight     = 1,   // stride of a transposed convolution
-    parameter int unsigned UpWidth      = 1,
-    parameter int unsigned PhaseHeight  = 0,
-    parameter int unsigned PhaseWidth   = 0,
-    parameter int          OriginTop    = 0,   // row of the first tap of output (0, 0)
-    parameter int          OriginLeft   = 0,
-    parameter int unsigned OutHeight    = 1,
-    parameter int unsigned OutWidth     = 1,
-    parameter int unsigned Groups       = 1,
-    parameter int unsigned Fold         = 1,   // output channels of a group / Pe
-    parameter int unsigned Rows         = 2,   // line-buffer rows
-    parameter int          PadValue     = 0,   // bits of what lies outside the image
-    parameter              WeightFile   = "",
-    parameter              BiasFile     = ""
+    parameter int InBits       = 8,   // bits of an activation
+    parameter bit InSigned     = 1'b0,
+    parameter int WeightBits   = 8,   // bits of a weight, signed
+    parameter int AccBits      = 24,  // bits of an accumulator
+    parameter int Simd         = 1,   // input channels a cycle
+    parameter int Pe           = 1,   // output channels a cycle
+    parameter int Words        = 1,   // input words a pixel: input channels / Simd
+    parameter int Height       = 1,
+    parameter int Width        = 1,
+    parameter int KernelHeight = 1,
+    parameter int KernelWidth  = 1,
+    parameter int StrideHeight = 1,
+    parameter int StrideWidth  = 1,
+    parameter int UpHeight     = 1,   // stride of a transposed convolution
+    parameter int UpWidth      = 1,
+    parameter int PhaseHeight  = 0,
+    parameter int PhaseWidth   = 0,
+    parameter int OriginTop    = 0,   // row of the first tap of output (0, 0)
+    parameter int OriginLeft   = 0,
+    parameter int OutHeight    = 1,
+    parameter int OutWidth     = 1,
+    parameter int Groups       = 1,
+    parameter int Fold         = 1,   // output channels of a group / Pe
+    parameter int Rows         = 2,   // line-buffer rows
+    parameter int PadValue     = 0,   // bits of what lies outside the image
+    parameter     WeightFile   = "",
+    parameter     BiasFile     = ""
 ) (
     input  logic                   clk_i,
     input  logic                   rst_i,

@@ -12,22 +12,22 @@
 //   BiasFile word phase * Results + r, signed bias p at bit p * AccBits;
 //   phase = phase row * PhasesWidth + phase column.
 module bf_dot #(
-    parameter int unsigned InBits       = 8,
-    parameter bit          InSigned     = 1'b0,
-    parameter int unsigned WeightBits   = 8,
-    parameter int unsigned Simd         = 1,     // lanes of an input word
-    parameter int unsigned Pe           = 1,     // lanes of an output word
-    parameter int unsigned AccBits      = 24,
-    parameter int unsigned Terms        = 1,     // input words a result
-    parameter int unsigned Results      = 1,     // output words a pixel
-    parameter int unsigned PhasesHeight = 1,     // sets of weights
-    parameter int unsigned PhasesWidth  = 1,
-    parameter int unsigned PhaseHeight  = 0,     // of the first output pixel
-    parameter int unsigned PhaseWidth   = 0,
-    parameter int unsigned OutHeight    = 1,     // output image; unused with one set of weights
-    parameter int unsigned OutWidth     = 1,
-    parameter              WeightFile   = "",    // required
-    parameter              BiasFile     = ""     // required
+    parameter int InBits       = 8,
+    parameter bit InSigned     = 1'b0,
+    parameter int WeightBits   = 8,
+    parameter int Simd         = 1,     // lanes of an input word
+    parameter int Pe           = 1,     // lanes of an output word
+    parameter int AccBits      = 24,
+    parameter int Terms        = 1,     // input words a result
+    parameter int Results      = 1,     // output words a pixel
+    parameter int PhasesHeight = 1,     // sets of weights
+    parameter int PhasesWidth  = 1,
+    parameter int PhaseHeight  = 0,     // of the first output pixel
+    parameter int PhaseWidth   = 0,
+    parameter int OutHeight    = 1,     // output image; unused with one set of weights
+    parameter int OutWidth     = 1,
+    parameter     WeightFile   = "",    // required
+    parameter     BiasFile     = ""     // required
 ) (
     input  logic                   clk_i,
     input  logic                   rst_i,
@@ -40,24 +40,25 @@ module bf_dot #(
 );
 
   // Bits of a register that counts 0 .. n - 1.
-  function automatic int unsigned counter_bits(input int unsigned n);
+  function automatic int counter_bits(input int n);
     counter_bits = (n > 1) ? $clog2(n) : 1;
   endfunction
 
-  localparam int unsigned Phases = PhasesHeight * PhasesWidth;
-  localparam int unsigned WeightDepth = Phases * Results * Terms;
-  localparam int unsigned BiasDepth = Phases * Results;
-  localparam int unsigned WeightAddressBits = counter_bits(WeightDepth);
-  localparam int unsigned BiasAddressBits = counter_bits(BiasDepth);
-  localparam int unsigned TermBits = counter_bits(Terms);
-  localparam int unsigned ResultBits = counter_bits(Results);
-  localparam int unsigned PhaseBits = counter_bits(Phases);
-  localparam int unsigned OperandBits = InSigned ? InBits : InBits + 1;
-  localparam int unsigned ProductBits = InBits + WeightBits;
-  localparam int unsigned Levels = $clog2(Simd);  // of the adder tree, each one register deep
-  localparam int unsigned SumBits = ProductBits + Levels;
-  localparam int unsigned Stages = 3 + Levels;  // registers before the accumulator: memory, operands, products, tree
+  localparam int Phases = PhasesHeight * PhasesWidth;
+  localparam int WeightDepth = Phases * Results * Terms;
+  localparam int BiasDepth = Phases * Results;
+  localparam int WeightAddressBits = counter_bits(WeightDepth);
+  localparam int BiasAddressBits = counter_bits(BiasDepth);
+  localparam int TermBits = counter_bits(Terms);
+  localparam int ResultBits = counter_bits(Results);
+  localparam int PhaseBits = counter_bits(Phases);
+  localparam int OperandBits = InSigned ? InBits : InBits + 1;
+  localparam int ProductBits = InBits + WeightBits;
+  localparam int Levels = $clog2(Simd);  // of the adder tree, each one register deep
+  localparam int SumBits = ProductBits + Levels;
+  localparam int Stages = 3 + Levels;  // registers before the accumulator: memory, operands, products, tree
 
+`ifndef __ICARUS__  // which has no $error at elaboration
   if (WeightFile == "" || BiasFile == "") begin : gen_no_file
     $error("bf_dot: WeightFile and BiasFile must name files");
   end
@@ -67,6 +68,7 @@ module bf_dot #(
   if (WeightBits < 2) begin : gen_bad_weight
     $error("bf_dot: WeightBits must be at least 2");
   end
+`endif
 
   logic enable, transfer;
 
@@ -95,14 +97,14 @@ module bf_dot #(
     end
   end
 
-  localparam int unsigned FirstPhase = PhaseHeight * PhasesWidth + PhaseWidth;
+  localparam int FirstPhase = PhaseHeight * PhasesWidth + PhaseWidth;
 
   if (Phases == 1) begin : gen_one_phase
     assign pixel_weight = '0;
     assign pixel_bias = '0;
   end else begin : gen_phases
-    localparam int unsigned RowBits = counter_bits(OutHeight);
-    localparam int unsigned ColumnBits = counter_bits(OutWidth);
+    localparam int RowBits = counter_bits(OutHeight);
+    localparam int ColumnBits = counter_bits(OutWidth);
     logic [RowBits-1:0] row_q;
     logic [ColumnBits-1:0] column_q;
     logic [PhaseBits-1:0] row_phase_d, row_phase_q;  // of the row's first pixel
@@ -115,7 +117,7 @@ module bf_dot #(
     // The columns of a row's phases end where the next row's begin.
     always_comb begin
       wrap_column = 1'b0;
-      for (int unsigned i = 1; i <= PhasesHeight; i++) begin
+      for (int i = 1; i <= PhasesHeight; i++) begin
         if (phase_q == PhaseBits'(i * PhasesWidth - 1)) wrap_column = 1'b1;
       end
     end
@@ -134,7 +136,7 @@ module bf_dot #(
     always_comb begin
       pixel_weight = '0;
       pixel_bias = '0;
-      for (int unsigned i = 1; i < Phases; i++) begin
+      for (int i = 1; i < Phases; i++) begin
         if (phase_d == PhaseBits'(i)) begin
           pixel_weight = WeightAddressBits'(i * Results * Terms);
           pixel_bias = BiasAddressBits'(i * Results);
@@ -183,13 +185,15 @@ module bf_dot #(
       first_q <= {first_q[Stages-2:0], term_q == '0};
       last_q <= {last_q[Stages-2:0], end_term};
       stage_bias_q[0] <= bias_address_q;
-      for (int unsigned i = 1; i < Stages - 2; i++) stage_bias_q[i] <= stage_bias_q[i-1];
+      for (int i = 1; i < Stages - 2; i++) stage_bias_q[i] <= stage_bias_q[i-1];
     end
     if (rst_i) valid_q <= '0;
   end
 
   // ---- Memories, operands, products ----
+`ifdef SYNTHESIS
   (* rom_style = WeightDepth >= 32 ? "block" : "auto" *)
+`endif
   logic [Pe*Simd*WeightBits-1:0] weights[WeightDepth];
   logic [Pe*AccBits-1:0] biases[BiasDepth];
   logic [Pe*Simd*WeightBits-1:0] weight_read_q, weight_q;
@@ -217,8 +221,8 @@ module bf_dot #(
 
   // Level l of the tree holds ceil(Simd / 2^l) sums of ProductBits + l bits for each p; level 0 is the products.
   for (genvar l = 0; l <= Levels; l++) begin : gen_level
-    localparam int unsigned Count = (Simd + (1 << l) - 1) >> l;
-    localparam int unsigned Bits = ProductBits + l;
+    localparam int Count = (Simd + (1 << l) - 1) >> l;
+    localparam int Bits = ProductBits + l;
     logic [Pe*Count*Bits-1:0] sum_d, sum_q;
 
     for (genvar p = 0; p < Pe; p++) begin : gen_pe
@@ -230,7 +234,7 @@ module bf_dot #(
           assign w = weight_q[(p*Simd+i)*WeightBits+:WeightBits];
           assign sum_d[(p*Count+i)*Bits+:Bits] = Bits'(x) * Bits'(w);
         end else begin : gen_add
-          localparam int unsigned Before = (Simd + (1 << (l - 1)) - 1) >> (l - 1);
+          localparam int Before = (Simd + (1 << (l - 1)) - 1) >> (l - 1);
           logic signed [Bits-2:0] a, b;
           assign a = gen_level[l-1].sum_q[(p*Before+2*i)*(Bits-1)+:Bits-1];
           if (2 * i + 1 < Before) begin : gen_pair
@@ -269,7 +273,7 @@ module bf_dot #(
   logic [Pe*AccBits-1:0] last_data_q;
   logic waiting_q;
 
-  always_ff @(posedge clk_i) begin
+  always @(posedge clk_i) begin
     last_data_q <= data_o;
     waiting_q <= valid_o && !ready_i && !rst_i;
     if (!rst_i && waiting_q) begin
@@ -280,11 +284,11 @@ module bf_dot #(
   // The exact sum, in 64 bits: a result that does not fit AccBits is an error of the range analysis.
   for (genvar p = 0; p < Pe; p++) begin : gen_exact
     longint exact_d, exact_q;
-    assign exact_d = (first_q[Stages-1] ? 64'(signed'(bias_q[p*AccBits+:AccBits])) : exact_q) + 64'(gen_acc[p].sum);
-    always_ff @(posedge clk_i) begin
+    assign exact_d = (first_q[Stages-1] ? 64'($signed(bias_q[p*AccBits+:AccBits])) : exact_q) + 64'(gen_acc[p].sum);
+    always @(posedge clk_i) begin
       if (enable && valid_q[Stages-1]) begin
         exact_q <= exact_d;
-        if (!rst_i && last_q[Stages-1] && exact_d != 64'(signed'(acc_d[p*AccBits+:AccBits]))) begin
+        if (!rst_i && last_q[Stages-1] && exact_d != 64'($signed(acc_d[p*AccBits+:AccBits]))) begin
           $error("bf_dot: the result %0d does not fit AccBits", exact_d);
         end
       end

@@ -7,8 +7,8 @@
 // Memory: word i of the stream lies at address i modulo Depth.
 
 module bf_fifo #(
-    parameter int unsigned Bits  = 8,  // of a stream word
-    parameter int unsigned Depth = 2   // words it holds at least
+    parameter int Bits  = 8,  // of a stream word
+    parameter int Depth = 2   // words it holds at least
 ) (
     input  logic            clk_i,
     input  logic            rst_i,
@@ -20,19 +20,21 @@ module bf_fifo #(
     output logic [Bits-1:0] data_o
 );
 
-  localparam int unsigned LutDepth = 32;
-  localparam int unsigned AddressBits = Depth > 1 ? $clog2(Depth) : 1;
-  localparam int unsigned CountBits = Depth > 0 ? $clog2(Depth + 1) : 1;
+  localparam int LutDepth = 32;
+  localparam int AddressBits = Depth > 1 ? $clog2(Depth) : 1;
+  localparam int CountBits = Depth > 0 ? $clog2(Depth + 1) : 1;
   localparam bit Wraps = Depth != 2 ** AddressBits;  // else the addresses overflow by themselves
   localparam logic [AddressBits-1:0] LastAddress = AddressBits'(Depth - 1);
   localparam logic [CountBits-1:0] Full = CountBits'(Depth);
 
+`ifndef __ICARUS__  // which has no $error at elaboration
   if (Bits < 1) begin : g_illegal_bits
     $error("bf_fifo: Bits must be at least 1");
   end
   if (Depth < 1) begin : g_illegal_depth
     $error("bf_fifo: Depth must be at least 1");
   end
+`endif
 
   // A word is read at the earliest one cycle after it was written: no read meets a write of the same word.
   (* no_rw_check *) logic [Bits-1:0] memory[Depth];
@@ -88,7 +90,7 @@ module bf_fifo #(
   // Words inside, output registers included, and the most there have been since reset (at most Depth + 2).
   int occupancy_d, occupancy_q, peak_q;
   always_comb occupancy_d = occupancy_q + 32'(push) - 32'(valid_o && ready_i);
-  always_ff @(posedge clk_i) begin
+  always @(posedge clk_i) begin
     occupancy_q <= occupancy_d;
     if (occupancy_d > peak_q) peak_q <= occupancy_d;
     if (!rst_i && (occupancy_q < 0 || occupancy_q > int'(Depth) + 2)) $error("bf_fifo: count out of bounds");

@@ -4,8 +4,8 @@
 // done until the slowest has taken it too, so that no output waits for another's ready. ready_o is combinational in ready_i.
 
 module bf_fork #(
-    parameter int unsigned Bits  = 8,  // of a stream word
-    parameter int unsigned Count = 2   // output streams
+    parameter int Bits  = 8,  // of a stream word
+    parameter int Count = 2   // output streams
 ) (
     input  logic             clk_i,
     input  logic             rst_i,
@@ -17,12 +17,14 @@ module bf_fork #(
     output logic [ Bits-1:0] data_o
 );
 
+`ifndef __ICARUS__  // which has no $error at elaboration
   if (Bits < 1) begin : g_illegal_bits
     $error("bf_fork: Bits must be at least 1");
   end
   if (Count < 1) begin : g_illegal_count
     $error("bf_fork: Count must be at least 1");
   end
+`endif
 
   logic [Count-1:0] done_q;
 
@@ -38,7 +40,7 @@ module bf_fork #(
 `ifndef SYNTHESIS
   logic waiting_q;
   logic [Bits-1:0] waiting_data_q;
-  always_ff @(posedge clk_i) begin
+  always @(posedge clk_i) begin
     waiting_q      <= valid_i && !ready_o && !rst_i;
     waiting_data_q <= data_i;
     if (!rst_i && waiting_q && !(valid_i && data_i == waiting_data_q)) $error("bf_fork: input changed while waiting");

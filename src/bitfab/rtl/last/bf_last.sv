@@ -4,8 +4,8 @@
 //
 // Latency: none; valid, ready and data pass through, a counter watches the transfers. `ready_o` is combinational.
 module bf_last #(
-    parameter int unsigned Bits  = 8,
-    parameter int unsigned Words = 1   // words an image
+    parameter int Bits  = 8,
+    parameter int Words = 1   // words an image
 ) (
     input  logic            clk_i,
     input  logic            rst_i,
@@ -17,7 +17,7 @@ module bf_last #(
     output logic [Bits-1:0] data_o,
     output logic            last_o
 );
-  localparam int unsigned CountBits = (Words > 1) ? $clog2(Words) : 1;
+  localparam int CountBits = (Words > 1) ? $clog2(Words) : 1;
 
   logic [CountBits-1:0] count_d, count_q;
 

@@ -5,12 +5,12 @@
 // Latency: 1 cycle from the last term to the result. One word a cycle. ready_o follows ready_i within the cycle.
 // Limits: the result fits OutBits (signed when Signed), OutBits >= Bits.
 module bf_pool #(
-    parameter int unsigned Bits    = 8,     // of an input lane
-    parameter bit          Signed  = 1'b0,
-    parameter int unsigned Lanes   = 1,
-    parameter int unsigned Terms   = 4,
-    parameter bit          Sum     = 1'b0,  // 0: largest, 1: sum
-    parameter int unsigned OutBits = 8      // of an output lane
+    parameter int Bits    = 8,     // of an input lane
+    parameter bit Signed  = 1'b0,
+    parameter int Lanes   = 1,
+    parameter int Terms   = 4,
+    parameter bit Sum     = 1'b0,  // 0: largest, 1: sum
+    parameter int OutBits = 8      // of an output lane
 ) (
     input  logic                     clk_i,
     input  logic                     rst_i,
@@ -22,11 +22,13 @@ module bf_pool #(
     output logic [Lanes*OutBits-1:0] data_o
 );
 
-  localparam int unsigned TermBits = (Terms > 1) ? $clog2(Terms) : 1;
+  localparam int TermBits = (Terms > 1) ? $clog2(Terms) : 1;
 
+`ifndef __ICARUS__  // which has no $error at elaboration
   if (OutBits < Bits) begin : gen_bad_bits
     $error("bf_pool: OutBits must be at least Bits");
   end
+`endif
 
   logic [TermBits-1:0] term_d, term_q;
   logic [Lanes*OutBits-1:0] data_d;
@@ -74,7 +76,7 @@ module bf_pool #(
   logic [Lanes*OutBits-1:0] last_data_q;
   logic waiting_q;
 
-  always_ff @(posedge clk_i) begin
+  always @(posedge clk_i) begin
     last_data_q <= data_o;
     waiting_q <= valid_o && !ready_i && !rst_i;
     if (!rst_i && waiting_q) begin

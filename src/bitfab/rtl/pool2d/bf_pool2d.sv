@@ -5,24 +5,24 @@
 // Takes and gives Lanes channels a word. One window word is reduced in each cycle, so an output pixel takes
 // Words * KernelHeight * KernelWidth cycles. Latency: that of bf_window plus that of bf_pool.
 module bf_pool2d #(
-    parameter int unsigned Bits         = 8,
-    parameter bit          Signed       = 1'b0,
-    parameter int unsigned Lanes        = 1,
-    parameter bit          Sum          = 1'b0,  // 0 maximum, 1 sum
-    parameter int unsigned OutBits      = 8,
-    parameter int unsigned Words        = 1,     // words a pixel: channels / Lanes
-    parameter int unsigned Height       = 2,
-    parameter int unsigned Width        = 2,
-    parameter int unsigned KernelHeight = 2,
-    parameter int unsigned KernelWidth  = 2,
-    parameter int unsigned StrideHeight = 2,
-    parameter int unsigned StrideWidth  = 2,
-    parameter int          OriginTop    = 0,     // row of the first tap of output (0, 0): -padding
-    parameter int          OriginLeft   = 0,
-    parameter int unsigned OutHeight    = 1,
-    parameter int unsigned OutWidth     = 1,
-    parameter int unsigned Rows         = 4,     // line-buffer rows
-    parameter int          PadValue     = 0      // bits of what lies outside the image
+    parameter int Bits         = 8,
+    parameter bit Signed       = 1'b0,
+    parameter int Lanes        = 1,
+    parameter bit Sum          = 1'b0,  // 0 maximum, 1 sum
+    parameter int OutBits      = 8,
+    parameter int Words        = 1,     // words a pixel: channels / Lanes
+    parameter int Height       = 2,
+    parameter int Width        = 2,
+    parameter int KernelHeight = 2,
+    parameter int KernelWidth  = 2,
+    parameter int StrideHeight = 2,
+    parameter int StrideWidth  = 2,
+    parameter int OriginTop    = 0,     // row of the first tap of output (0, 0): -padding
+    parameter int OriginLeft   = 0,
+    parameter int OutHeight    = 1,
+    parameter int OutWidth     = 1,
+    parameter int Rows         = 4,     // line-buffer rows
+    parameter int PadValue     = 0      // bits of what lies outside the image
 ) (
     input  logic                     clk_i,
     input  logic                     rst_i,

@@ -11,20 +11,20 @@
 // MultiplierBits = 0 means m = 1 without a multiplier; with ExtraBits = 0 too there is no memory.
 
 module bf_requantize #(
-    parameter int unsigned InBits         = 16,    // of a lane
-    parameter bit          InSigned       = 1'b1,
-    parameter int unsigned OutBits        = 8,
-    parameter int unsigned Lanes          = 1,
-    parameter int unsigned Words          = 1,     // channel words per pixel
-    parameter int          InputZero      = 0,
-    parameter int          OutputZero     = 0,
-    parameter int          Low            = -128,
-    parameter int          High           = 127,
-    parameter int unsigned MultiplierBits = 16,
-    parameter int unsigned MinShift       = 0,
-    parameter int unsigned ExtraBits      = 0,
-    parameter int unsigned Rounding       = 0,
-    parameter              ScaleFile      = ""
+    parameter int InBits         = 16,    // of a lane
+    parameter bit InSigned       = 1'b1,
+    parameter int OutBits        = 8,
+    parameter int Lanes          = 1,
+    parameter int Words          = 1,     // channel words per pixel
+    parameter int InputZero      = 0,
+    parameter int OutputZero     = 0,
+    parameter int Low            = -128,
+    parameter int High           = 127,
+    parameter int MultiplierBits = 16,
+    parameter int MinShift       = 0,
+    parameter int ExtraBits      = 0,
+    parameter int Rounding       = 0,
+    parameter     ScaleFile      = ""
 ) (
     input  logic                     clk_i,
     input  logic                     rst_i,
@@ -36,17 +36,17 @@ module bf_requantize #(
     output logic [Lanes*OutBits-1:0] data_o
 );
 
-  localparam int unsigned HalfUp = 0, HalfEven = 1, HalfAway = 2, Floor = 3;
-  localparam int unsigned ScaleBits = MultiplierBits + ExtraBits;
-  localparam int unsigned Stages = 6;
-  localparam int unsigned DifferenceBits = !InSigned || InputZero != 0 ? InBits + 1 : InBits;
-  localparam int unsigned ProductBits = DifferenceBits + MultiplierBits;
+  localparam int HalfUp = 0, HalfEven = 1, HalfAway = 2, Floor = 3;
+  localparam int ScaleBits = MultiplierBits + ExtraBits;
+  localparam int Stages = 6;
+  localparam int DifferenceBits = !InSigned || InputZero != 0 ? InBits + 1 : InBits;
+  localparam int ProductBits = DifferenceBits + MultiplierBits;
   // The product with a zero bit below it (the first bit cut off when nothing is), wide enough to shift by MinShift.
-  localparam int unsigned WideBits = ProductBits > MinShift ? ProductBits + 1 : MinShift + 2;
-  localparam int unsigned KeptBits = WideBits - MinShift;
+  localparam int WideBits = ProductBits > MinShift ? ProductBits + 1 : MinShift + 2;
+  localparam int KeptBits = WideBits - MinShift;
 
   // The fewest bits in which saturation changes no result, and which hold all the constants of the last stage.
-  function automatic int unsigned enough_bits();
+  function automatic int enough_bits();
     logic signed [34:0] lowest, highest, limit;
     lowest  = 35'(Low) - 35'(OutputZero) - 35'sd1;
     highest = 35'(High) - 35'(OutputZero);
@@ -65,13 +65,14 @@ module bf_requantize #(
   // What lies above the value bits of InputZero: all zeros, or all ones in a negative value of a signed type.
   localparam logic signed [34:0] InputZeroTop = 35'(InputZero) >>> (InSigned ? InBits - 1 : InBits);
 
-  localparam int unsigned EnoughBits = enough_bits();
-  localparam int unsigned QuotientBits = KeptBits - 1 < EnoughBits ? KeptBits - 1 : EnoughBits;
-  localparam int unsigned SumBits = EnoughBits + 2;
+  localparam int EnoughBits = enough_bits();
+  localparam int QuotientBits = KeptBits - 1 < EnoughBits ? KeptBits - 1 : EnoughBits;
+  localparam int SumBits = EnoughBits + 2;
   localparam logic signed [SumBits-1:0] SumZero = SumBits'(OutputZero);
   localparam logic signed [SumBits-1:0] SumLow = SumBits'(Low);
   localparam logic signed [SumBits-1:0] SumHigh = SumBits'(High);
 
+`ifndef __ICARUS__  // which has no $error at elaboration
   if (InBits < 1 || InBits > 32) begin : g_illegal_in_bits
     $error("bf_requantize: InBits must be 1 to 32");
   end
@@ -96,6 +97,7 @@ module bf_requantize #(
   if (ScaleBits > 0 && ScaleFile == "") begin : g_illegal_scale_bits
     $error("bf_requantize: ScaleFile must name a file");
   end
+`endif
 
   logic [Stages-1:0] valid_q;
   logic enable;
@@ -110,11 +112,11 @@ module bf_requantize #(
   end
 
   // Scale memory: read in the first stage, registered in the second, right before the multiplier.
-  localparam int unsigned ScaleWordBits = ScaleBits > 0 ? Lanes * ScaleBits : 1;
+  localparam int ScaleWordBits = ScaleBits > 0 ? Lanes * ScaleBits : 1;
   logic [ScaleWordBits-1:0] scale_q;
 
   if (ScaleBits > 0) begin : g_scale
-    localparam int unsigned AddressBits = Words > 1 ? $clog2(Words) : 1;
+    localparam int AddressBits = Words > 1 ? $clog2(Words) : 1;
     localparam logic [AddressBits-1:0] LastAddress = AddressBits'(Words - 1);
     logic [ScaleWordBits-1:0] scale_rom[Words];
     logic [ScaleWordBits-1:0] read_q;
@@ -130,7 +132,7 @@ module bf_requantize #(
     end
 
 `ifndef SYNTHESIS
-    always_ff @(posedge clk_i) if (!rst_i && 32'(address_q) >= Words) $error("bf_requantize: scale address out of bounds");
+    always @(posedge clk_i) if (!rst_i && 32'(address_q) >= Words) $error("bf_requantize: scale address out of bounds");
 `endif
   end else begin : g_no_scale
     logic unused;
@@ -174,9 +176,9 @@ module bf_requantize #(
           if (enable) product_q <= first_q;
         end
       end else begin : g_two_products
-        localparam int unsigned LowBits = 17;
-        localparam int unsigned LowProductBits = LowBits + 1 + MultiplierBits;
-        localparam int unsigned HighProductBits = ProductBits - LowBits;
+        localparam int LowBits = 17;
+        localparam int LowProductBits = LowBits + 1 + MultiplierBits;
+        localparam int HighProductBits = ProductBits - LowBits;
         logic signed [LowBits:0] low;
         logic signed [DifferenceBits-LowBits-1:0] high;
         logic signed [LowProductBits-1:0] low_product_q;
@@ -202,7 +204,7 @@ module bf_requantize #(
       always_comb begin
         kept   = KeptBits'(wide >>> MinShift);
         sticky = |(wide & ~({WideBits{1'b1}} << MinShift));
-        for (int unsigned i = 0; i < ExtraBits; i++) begin
+        for (int i = 0; i < ExtraBits; i++) begin
           if (extra_q[i]) begin
             sticky = sticky || |(kept & ~({KeptBits{1'b1}} << (1 << i)));
             kept   = kept >>> (1 << i);

@@ -5,10 +5,10 @@
 // breach are printed: `MISMATCH <Name> word <position>: expected <hex> got <hex>`, `PROTOCOL <Name> word <position>: <what>`.
 
 module bf_sim_check #(
-    parameter int unsigned Bits  = 8,  // of a stream word
-    parameter int unsigned Words = 1,  // in the file
-    parameter              File  = "",
-    parameter              Name  = "stream"
+    parameter int Bits  = 8,  // of a stream word
+    parameter int Words = 1,  // in the file
+    parameter     File  = "",
+    parameter     Name  = "stream"
 ) (
     input  logic            clk_i,
     input  logic            rst_i,
@@ -20,7 +20,7 @@ module bf_sim_check #(
     output logic            done_o         // count_o == Words
 );
 
-  localparam int unsigned AddressBits = Words > 1 ? $clog2(Words) : 1;
+  localparam int AddressBits = Words > 1 ? $clog2(Words) : 1;
 
   logic [Bits-1:0] memory[Words];
   logic [Bits-1:0] expected, waiting_data_q;
@@ -36,7 +36,7 @@ module bf_sim_check #(
   assign dropped  = waiting_q && !valid_i;
   assign changed  = waiting_q && valid_i && data_i !== waiting_data_q;
 
-  always_ff @(posedge clk_i) begin
+  always @(posedge clk_i) begin
     waiting_q      <= valid_i && !ready_i;
     waiting_data_q <= data_i;
     count_q        <= count_q + 32'(transfer);

@@ -2,8 +2,8 @@
 // Random numbers: xorshift32 (Marsaglia 2003), the same in every simulator.
 
 module bf_sim_ready #(
-    parameter int unsigned StallPercent = 0,  // 0 to 99; the plus-argument +stall= overrides it
-    parameter int unsigned Seed         = 1
+    parameter int StallPercent = 0,  // 0 to 99; the plus-argument +stall= overrides it
+    parameter int Seed         = 1
 ) (
     input  logic clk_i,
     input  logic rst_i,
@@ -13,7 +13,7 @@ module bf_sim_ready #(
   localparam logic [31:0] Start = (Seed * 32'd2654435769) | 32'd1;  // not zero, and unlike for neighbouring seeds
 
   logic [31:0] random_d, random_q;
-  int unsigned stall_percent = StallPercent;
+  int stall_percent = StallPercent;
   logic ready_q;
 
   initial begin

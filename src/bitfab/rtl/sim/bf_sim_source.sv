@@ -6,11 +6,11 @@
 // Random numbers: xorshift32 (Marsaglia 2003), the same in every simulator.
 
 module bf_sim_source #(
-    parameter int unsigned Bits        = 8,  // of a stream word
-    parameter int unsigned Words       = 1,  // in the file
-    parameter              File        = "",
-    parameter int unsigned IdlePercent = 0,  // 0 to 99; the plus-argument +idle= overrides it
-    parameter int unsigned Seed        = 1
+    parameter int Bits        = 8,  // of a stream word
+    parameter int Words       = 1,  // in the file
+    parameter     File        = "",
+    parameter int IdlePercent = 0,  // 0 to 99; the plus-argument +idle= overrides it
+    parameter int Seed        = 1
 ) (
     input  logic            clk_i,
     input  logic            rst_i,
@@ -20,13 +20,13 @@ module bf_sim_source #(
     output logic            done_o    // every word has been taken
 );
 
-  localparam int unsigned AddressBits = Words > 1 ? $clog2(Words) : 1;
+  localparam int AddressBits = Words > 1 ? $clog2(Words) : 1;
   localparam logic [31:0] Start = (Seed * 32'd2654435769) | 32'd1;  // not zero, and unlike for neighbouring seeds
 
   logic [Bits-1:0] memory[Words];
   logic [31:0] index_d, index_q;
   logic [31:0] random_d, random_q;
-  int unsigned idle_percent = IdlePercent;
+  int idle_percent = IdlePercent;
   logic valid_d, valid_q;
 
   initial $readmemh(File, memory);

@@ -4,7 +4,7 @@
 // the output stalls. valid_o, data_o and ready_o all come straight from registers.
 
 module bf_skid #(
-    parameter int unsigned Bits = 8  // of a stream word
+    parameter int Bits = 8  // of a stream word
 ) (
     input  logic            clk_i,
     input  logic            rst_i,
@@ -16,9 +16,11 @@ module bf_skid #(
     output logic [Bits-1:0] data_o
 );
 
+`ifndef __ICARUS__  // which has no $error at elaboration
   if (Bits < 1) begin : g_illegal_bits
     $error("bf_skid: Bits must be at least 1");
   end
+`endif
 
   logic valid_q, spare_valid_q;
   logic [Bits-1:0] data_q, spare_q;
@@ -47,7 +49,7 @@ module bf_skid #(
 `ifndef SYNTHESIS
   logic waiting_q;
   logic [Bits-1:0] waiting_data_q;
-  always_ff @(posedge clk_i) begin
+  always @(posedge clk_i) begin
     waiting_q      <= valid_o && !ready_i && !rst_i;
     waiting_data_q <= data_o;
     if (!rst_i && waiting_q && !(valid_o && data_o == waiting_data_q)) $error("bf_skid: output changed while waiting");

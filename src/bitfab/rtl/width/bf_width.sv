@@ -5,9 +5,9 @@
 // narrow word at a time. ready_o is combinational in ready_i.
 
 module bf_width #(
-    parameter int unsigned Bits     = 8,  // of a lane
-    parameter int unsigned InLanes  = 1,
-    parameter int unsigned OutLanes = 1
+    parameter int Bits     = 8,  // of a lane
+    parameter int InLanes  = 1,
+    parameter int OutLanes = 1
 ) (
     input  logic                     clk_i,
     input  logic                     rst_i,
@@ -19,6 +19,7 @@ module bf_width #(
     output logic [OutLanes*Bits-1:0] data_o
 );
 
+`ifndef __ICARUS__  // which has no $error at elaboration
   if (Bits < 1) begin : g_illegal_bits
     $error("bf_width: Bits must be at least 1");
   end
@@ -28,6 +29,7 @@ module bf_width #(
   if (InLanes % OutLanes != 0 && OutLanes % InLanes != 0) begin : g_illegal_in_lanes_2
     $error("bf_width: one lane count must divide the other");
   end
+`endif
 
   if (InLanes == OutLanes) begin : g_wires
     logic unused;
@@ -37,9 +39,9 @@ module bf_width #(
     assign data_o  = data_i;
 
   end else if (InLanes > OutLanes) begin : g_narrow
-    localparam int unsigned Parts = InLanes / OutLanes;
-    localparam int unsigned PartBits = OutLanes * Bits;
-    localparam int unsigned CountBits = $clog2(Parts + 1);
+    localparam int Parts = InLanes / OutLanes;
+    localparam int PartBits = OutLanes * Bits;
+    localparam int CountBits = $clog2(Parts + 1);
 
     logic [Parts*PartBits-1:0] data_q;
     logic [CountBits-1:0] count_q;  // parts left in data_q
@@ -58,9 +60,9 @@ module bf_width #(
     end
 
   end else begin : g_widen
-    localparam int unsigned Parts = OutLanes / InLanes;
-    localparam int unsigned PartBits = InLanes * Bits;
-    localparam int unsigned CountBits = $clog2(Parts + 1);
+    localparam int Parts = OutLanes / InLanes;
+    localparam int PartBits = InLanes * Bits;
+    localparam int CountBits = $clog2(Parts + 1);
 
     logic [Parts*PartBits-1:0] data_q;
     logic [CountBits-1:0] count_q;  // parts gathered in data_q
@@ -80,7 +82,7 @@ module bf_width #(
 `ifndef SYNTHESIS
   logic waiting_q;
   logic [OutLanes*Bits-1:0] waiting_data_q;
-  always_ff @(posedge clk_i) begin
+  always @(posedge clk_i) begin
     waiting_q      <= valid_o && !ready_i && !rst_i;
     waiting_data_q <= data_o;
     if (!rst_i && waiting_q && !(valid_o && data_o == waiting_data_q)) $error("bf_width: output changed while waiting");

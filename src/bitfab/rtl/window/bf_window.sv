@@ -12,27 +12,27 @@
 //   some tap of an image lies inside it.
 // Memory: word w of a row in slot s lies at s * (Width * Words) + w; row r of image i: slot (i * Height + r) mod Rows.
 module bf_window #(
-    parameter int unsigned Bits         = 8,  // bits of a lane
-    parameter int unsigned Lanes        = 1,  // lanes of a word
-    parameter int unsigned Words        = 1,  // words of an input pixel
-    parameter int unsigned Height       = 1,  // input image
-    parameter int unsigned Width        = 1,
-    parameter int unsigned KernelHeight = 1,
-    parameter int unsigned KernelWidth  = 1,
-    parameter int unsigned StrideHeight = 1,
-    parameter int unsigned StrideWidth  = 1,
-    parameter int unsigned UpHeight     = 1,  // output rows that share a window row
-    parameter int unsigned UpWidth      = 1,
-    parameter int unsigned PhaseHeight  = 0,  // phase of the first output row, < UpHeight
-    parameter int unsigned PhaseWidth   = 0,
-    parameter int          OriginTop    = 0,  // row of the first tap of output pixel (0, 0): -padding
-    parameter int          OriginLeft   = 0,
-    parameter int unsigned OutHeight    = 1,
-    parameter int unsigned OutWidth     = 1,
-    parameter int unsigned Groups       = 1,  // channel groups, each replayed by itself
-    parameter int unsigned Fold         = 1,  // times that each group's window is replayed
-    parameter int unsigned Rows         = 2,  // rows that the line buffer holds
-    parameter int          PadValue     = 0   // one lane, its low Bits bits
+    parameter int Bits         = 8,  // bits of a lane
+    parameter int Lanes        = 1,  // lanes of a word
+    parameter int Words        = 1,  // words of an input pixel
+    parameter int Height       = 1,  // input image
+    parameter int Width        = 1,
+    parameter int KernelHeight = 1,
+    parameter int KernelWidth  = 1,
+    parameter int StrideHeight = 1,
+    parameter int StrideWidth  = 1,
+    parameter int UpHeight     = 1,  // output rows that share a window row
+    parameter int UpWidth      = 1,
+    parameter int PhaseHeight  = 0,  // phase of the first output row, < UpHeight
+    parameter int PhaseWidth   = 0,
+    parameter int OriginTop    = 0,  // row of the first tap of output pixel (0, 0): -padding
+    parameter int OriginLeft   = 0,
+    parameter int OutHeight    = 1,
+    parameter int OutWidth     = 1,
+    parameter int Groups       = 1,  // channel groups, each replayed by itself
+    parameter int Fold         = 1,  // times that each group's window is replayed
+    parameter int Rows         = 2,  // rows that the line buffer holds
+    parameter int PadValue     = 0   // one lane, its low Bits bits
 ) (
     input  logic                  clk_i,
     input  logic                  rst_i,
@@ -45,7 +45,7 @@ module bf_window #(
 );
 
   // Bits of a register that counts 0 .. n - 1.
-  function automatic int unsigned counter_bits(input int unsigned n);
+  function automatic int counter_bits(input int n);
     counter_bits = (n > 1) ? $clog2(n) : 1;
   endfunction
 
@@ -57,74 +57,76 @@ module bf_window #(
     max2 = (a > b) ? a : b;
   endfunction
 
-  function automatic int unsigned modulo(input int a, input int unsigned n);
-    modulo = ((a % $signed(n)) + $signed(n)) % $signed(n);
+  function automatic int modulo(input int a, input int n);
+    modulo = ((a % n) + n) % n;
   endfunction
 
   // ---- Geometry, all in words or rows ----
-  localparam int unsigned GroupWords = Words / Groups;
-  localparam int unsigned RowWords = Width * Words;
-  localparam int unsigned Depth = Rows * RowWords;
+  localparam int GroupWords = Words / Groups;
+  localparam int RowWords = Width * Words;
+  localparam int Depth = Rows * RowWords;
   // Consecutive words: one group makes the taps of a kernel row contiguous.
-  localparam int unsigned Run = (Groups == 1) ? KernelWidth * Words : GroupWords;
-  localparam int unsigned Taps = (Groups == 1) ? 1 : KernelWidth;
-  localparam int LastTop = OriginTop + $signed(StrideHeight * ((PhaseHeight + OutHeight - 1) / UpHeight));
-  localparam int LastLeft = OriginLeft + $signed(StrideWidth * ((PhaseWidth + OutWidth - 1) / UpWidth));
-  localparam int unsigned LastPhaseHeight = (PhaseHeight + OutHeight - 1) % UpHeight;
-  localparam int unsigned LastPhaseWidth = (PhaseWidth + OutWidth - 1) % UpWidth;
+  localparam int Run = (Groups == 1) ? KernelWidth * Words : GroupWords;
+  localparam int Taps = (Groups == 1) ? 1 : KernelWidth;
+  localparam int LastTop = OriginTop + StrideHeight * ((PhaseHeight + OutHeight - 1) / UpHeight);
+  localparam int LastLeft = OriginLeft + StrideWidth * ((PhaseWidth + OutWidth - 1) / UpWidth);
+  localparam int LastPhaseHeight = (PhaseHeight + OutHeight - 1) % UpHeight;
+  localparam int LastPhaseWidth = (PhaseWidth + OutWidth - 1) % UpWidth;
   // Rows from the last window's top to the next image's first top.
-  localparam int NextImage = $signed(Height) + OriginTop - LastTop;
+  localparam int NextImage = Height + OriginTop - LastTop;
 
   // ---- Widths ----
-  localparam int unsigned AddressBits = counter_bits(Depth);
-  localparam int unsigned SlotBits = counter_bits(Rows);
-  localparam int unsigned WriteBits = counter_bits(RowWords);
+  localparam int AddressBits = counter_bits(Depth);
+  localparam int SlotBits = counter_bits(Rows);
+  localparam int WriteBits = counter_bits(RowWords);
   // A position is the offset of a tap's word in its row; it wraps, so that left of the image it is beyond RowWords.
-  localparam int PositionMin = min2(0, OriginLeft * $signed(Words));
-  localparam int PositionMax = max2($signed(RowWords), (LastLeft + $signed(KernelWidth)) * $signed(Words)) - 1;
-  localparam int unsigned PositionBits = counter_bits(PositionMax - PositionMin + 1);
+  localparam int PositionMin = min2(0, OriginLeft * Words);
+  localparam int PositionMax = max2(RowWords, (LastLeft + KernelWidth) * Words) - 1;
+  localparam int PositionBits = counter_bits(PositionMax - PositionMin + 1);
   localparam int TopMin = min2(0, OriginTop);
-  localparam int TopMax = max2($signed(Height), LastTop + $signed(KernelHeight)) - 1;
-  localparam int unsigned TopBits = counter_bits(TopMax - TopMin + 1);
+  localparam int TopMax = max2(Height, LastTop + KernelHeight) - 1;
+  localparam int TopBits = counter_bits(TopMax - TopMin + 1);
   // Bounds of held (see below), where every window touches the image: the last row it read may still be incomplete.
-  localparam bit AllTouch = (OriginTop + $signed(KernelHeight) > 0) && (LastTop < $signed(Height));
-  localparam int HeldNextTop = $signed(KernelHeight) - 1 - $signed(StrideHeight);
-  localparam int HeldNextImage = min2(LastTop + $signed(KernelHeight) - $signed(Height), 0) - 1 - OriginTop;
-  localparam int HeldCoarse = -2 * $signed(Height) - $signed(KernelHeight);
+  localparam bit AllTouch = (OriginTop + KernelHeight > 0) && (LastTop < Height);
+  localparam int HeldNextTop = KernelHeight - 1 - StrideHeight;
+  localparam int HeldNextImage = min2(LastTop + KernelHeight - Height, 0) - 1 - OriginTop;
+  localparam int HeldCoarse = -2 * Height - KernelHeight;
   localparam int HeldMin = AllTouch ? min2(0, min2(HeldNextTop, HeldNextImage)) : HeldCoarse;
-  localparam int HeldMax = max2(-OriginTop, $signed(Rows) + max2(0, -NextImage));
-  localparam int unsigned HeldBits = 1 + $clog2(max2(max2(-HeldMin, HeldMax + 1), $signed(KernelHeight) + 1));
+  localparam int HeldMax = max2(-OriginTop, Rows + max2(0, -NextImage));
+  localparam int HeldBits = 1 + $clog2(max2(max2(-HeldMin, HeldMax + 1), KernelHeight + 1));
 
-  localparam int unsigned RunBits = counter_bits(Run);
-  localparam int unsigned TapBits = counter_bits(Taps);
-  localparam int unsigned KernelBits = counter_bits(KernelHeight);
-  localparam int unsigned TapHeldBits = counter_bits(max2($signed(KernelHeight), 1 - OriginTop));
-  localparam int unsigned FoldBits = counter_bits(Fold);
-  localparam int unsigned GroupBits = counter_bits(Groups);
-  localparam int unsigned PhaseHeightBits = counter_bits(UpHeight);
-  localparam int unsigned PhaseWidthBits = counter_bits(UpWidth);
+  localparam int RunBits = counter_bits(Run);
+  localparam int TapBits = counter_bits(Taps);
+  localparam int KernelBits = counter_bits(KernelHeight);
+  localparam int TapHeldBits = counter_bits(max2(KernelHeight, 1 - OriginTop));
+  localparam int FoldBits = counter_bits(Fold);
+  localparam int GroupBits = counter_bits(Groups);
+  localparam int PhaseHeightBits = counter_bits(UpHeight);
+  localparam int PhaseWidthBits = counter_bits(UpWidth);
 
+`ifndef __ICARUS__  // which has no $error at elaboration
   if (Words % Groups != 0) begin : gen_bad_groups
     $error("bf_window: Groups must divide Words");
   end
-  if (Rows < KernelHeight || $signed(Rows) <= -OriginTop) begin : gen_bad_rows
+  if (Rows < KernelHeight || Rows <= -OriginTop) begin : gen_bad_rows
     $error("bf_window: Rows must be at least KernelHeight and more than -OriginTop");
   end
   if (PhaseHeight >= UpHeight || PhaseWidth >= UpWidth) begin : gen_bad_phase
     $error("bf_window: PhaseHeight, PhaseWidth must be less than UpHeight, UpWidth");
   end
-  if (LastTop > $signed(Height) || LastTop + $signed(KernelHeight) <= 0 || OriginTop >= $signed(Height))
+  if (LastTop > Height || LastTop + KernelHeight <= 0 || OriginTop >= Height)
   begin : gen_bad_top
     $error("bf_window: the windows leave the image's rows");
   end
-  if (LastLeft + $signed(KernelWidth) <= 0 || OriginLeft >= $signed(Width)) begin : gen_bad_left
+  if (LastLeft + KernelWidth <= 0 || OriginLeft >= Width) begin : gen_bad_left
     $error("bf_window: the windows leave the image's columns");
   end
+`endif
 
   // The address of a slot's first word: a table of constants, Rows entries.
   function automatic logic [AddressBits-1:0] slot_address(input logic [SlotBits-1:0] slot);
     slot_address = '0;
-    for (int unsigned i = 1; i < Rows; i++) begin
+    for (int i = 1; i < Rows; i++) begin
       if (slot == SlotBits'(i)) slot_address = AddressBits'(i * RowWords);
     end
   endfunction
@@ -134,7 +136,7 @@ module bf_window #(
     logic [SlotBits:0] sum;
     sum = {1'b0, slot} + {1'b0, step};
     if (sum >= (SlotBits + 1)'(Rows)) sum = sum - (SlotBits + 1)'(Rows);
-    slot_plus = sum[SlotBits-1:0];
+    slot_plus = SlotBits'(sum);
   endfunction
 
   // ---- Write side: words go to consecutive places, whatever image they belong to ----
@@ -148,7 +150,7 @@ module bf_window #(
   // rows that no window needs are still to come.
   logic signed [HeldBits-1:0] held_d, held_q;
 
-  assign ready_o = held_q < HeldBits'($signed(Rows));
+  assign ready_o = held_q < HeldBits'(Rows);
   assign write = valid_i && ready_o;
   assign write_row = write && (write_position_q == WriteBits'(RowWords - 1));
 
@@ -185,16 +187,16 @@ module bf_window #(
   assign next_column = phase_width_q == PhaseWidthBits'(UpWidth - 1);
   assign next_top = phase_height_q == PhaseHeightBits'(UpHeight - 1);
   assign end_row = end_pixel && (phase_width_q == PhaseWidthBits'(LastPhaseWidth)) &&
-      (position_q == PositionBits'((LastLeft + $signed(KernelWidth)) * $signed(Words) - 1));
+      (position_q == PositionBits'((LastLeft + KernelWidth) * Words - 1));
   assign end_image = end_row && (phase_height_q == PhaseHeightBits'(LastPhaseHeight)) && (top_q == TopBits'(LastTop));
 
   // Every move is a constant step of the position, modulo 2^PositionBits.
-  localparam int StepTap = $signed(Words - GroupWords) + 1;
-  localparam int StepKernel = 1 - $signed((KernelWidth - 1) * Words + GroupWords);
-  localparam int StepGroup = StepKernel + $signed(GroupWords);
-  localparam int StepPhase = 1 - $signed(KernelWidth * Words);
-  localparam int StepPixel = StepPhase + $signed(StrideWidth * Words);
-  localparam int StepRow = (OriginLeft - LastLeft) * $signed(Words) + StepPhase;
+  localparam int StepTap = Words - GroupWords + 1;
+  localparam int StepKernel = 1 - ((KernelWidth - 1) * Words + GroupWords);
+  localparam int StepGroup = StepKernel + GroupWords;
+  localparam int StepPhase = 1 - KernelWidth * Words;
+  localparam int StepPixel = StepPhase + StrideWidth * Words;
+  localparam int StepRow = (OriginLeft - LastLeft) * Words + StepPhase;
 
   always_comb begin
     step = PositionBits'(1);
@@ -240,14 +242,14 @@ module bf_window #(
 
   logic inside_rows, inside_columns;
 
-  if (OriginTop < 0 || LastTop + $signed(KernelHeight) > $signed(Height)) begin : gen_pad_rows
+  if (OriginTop < 0 || LastTop + KernelHeight > Height) begin : gen_pad_rows
     logic [TopBits-1:0] row;
     assign row = top_q + TopBits'(kernel_q);
     assign inside_rows = row < TopBits'(Height);
   end else begin : gen_all_rows
     assign inside_rows = 1'b1;
   end
-  if (OriginLeft < 0 || LastLeft + $signed(KernelWidth) > $signed(Width)) begin : gen_pad_columns
+  if (OriginLeft < 0 || LastLeft + KernelWidth > Width) begin : gen_pad_columns
     assign inside_columns = position_q < PositionBits'(RowWords);
   end else begin : gen_all_columns
     assign inside_columns = 1'b1;
@@ -278,7 +280,7 @@ module bf_window #(
   always_comb begin
     held_d = held_q;
     if (write_row) held_d = held_d + HeldBits'(1);
-    if (take && tap_next_top_q) held_d = held_d - HeldBits'($signed(StrideHeight));
+    if (take && tap_next_top_q) held_d = held_d - HeldBits'(StrideHeight);
     if (take && tap_next_image_q) held_d = held_d - HeldBits'(NextImage);
   end
 
@@ -345,7 +347,7 @@ module bf_window #(
       group_q <= '0;
       phase_width_q <= PhaseWidthBits'(PhaseWidth);
       phase_height_q <= PhaseHeightBits'(PhaseHeight);
-      position_q <= PositionBits'(OriginLeft * $signed(Words));
+      position_q <= PositionBits'(OriginLeft * Words);
       top_q <= TopBits'(OriginTop);
       top_slot_q <= SlotBits'(modulo(OriginTop, Rows));
       tap_valid_q <= 1'b0;
@@ -358,7 +360,7 @@ module bf_window #(
   logic [Lanes*Bits-1:0] last_data_q;
   logic waiting_q;
 
-  always_ff @(posedge clk_i) begin
+  always @(posedge clk_i) begin
     last_data_q <= data_o;
     waiting_q <= valid_o && !ready_i && !rst_i;
     if (!rst_i && waiting_q) begin

@@ -1,0 +1,92 @@
+"""Foldings: which are legal, and that the chosen ones are the best that the multipliers allow."""
+
+from __future__ import annotations
+
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bitfab.dtypes import IntType
+from bitfab.errors import BitfabError
+from bitfab.hw import Folding, generate
+from bitfab.hw.folding import choose, cycles, legal
+from bitfab.ir import Builder, Graph
+from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense, Requantize, Reshape
+
+UINT8 = IntType(8, signed=False)
+
+
+def _network(channels: list[int], size: int) -> Graph:
+    """Convolutions 3x3 one after the other, requantized in between."""
+    builder = Builder("chain")
+    value = builder.input("image", (channels[0], size, size), UINT8)
+    for i, (ins, outs) in enumerate(pairwise(channels)):
+        weight = np.ones((outs, ins, 3, 3), np.int8)
+        value = builder.add(f"conv{i}", Conv2d(weight, np.zeros(outs, np.int32), padding=(1, 1, 1, 1)), value)
+        scale = Requantize(np.array([1]), np.array([8]), UINT8, 0, 255)
+        value = builder.add(f"conv{i}_requantize", scale, value)
+    return builder.build((value,))
+
+
+def _inputs(graph: Graph) -> dict[str, int]:
+    return {node.name: graph.values[node.inputs[0]].shape[0] for node in graph}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from([1, 2, 3, 4, 6]), min_size=3, max_size=4), st.integers(3, 40))
+def test_no_other_folding_within_the_budget_is_faster(channels: list[int], budget: int) -> None:
+    graph = _network(channels, 4)
+    layers = [node for node in graph if isinstance(node.op, Conv2d)]
+    inputs = _inputs(graph)
+    chosen = choose(graph, inputs, budget, {})
+    assert sum(folding.multipliers for folding in chosen.values()) <= budget
+    slowest = max(cycles(node, chosen[node.name]) for node in layers)
+    for foldings in product(*(legal(node, inputs[node.name]) for node in layers)):
+        if sum(folding.multipliers for folding in foldings) <= budget:
+            assert max(map(cycles, layers, foldings)) >= slowest
+
+
+def test_an_illegal_folding_is_refused_with_the_legal_ones() -> None:
+    graph = _network([4, 6, 2], 4)
+    with pytest.raises(BitfabError, match=r"conv0: folding PE 4 x SIMD 4 .* PE may be 1, 2, 3, 6, SIMD may be 1, 2, 4"):
+        generate(graph, folding={"conv0": Folding(4, 4)})
+
+
+def test_an_unknown_layer_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(BitfabError, match="'conv9': no such layer; layers that fold are conv0, conv1"):
+        generate(_network([4, 6, 2], 4), folding={"conv9": Folding(1, 1)})
+
+
+def test_too_few_multipliers_name_the_least() -> None:
+    with pytest.raises(BitfabError, match="parallelism 1: .* at least 2 multipliers"):
+        generate(_network([4, 6, 2], 4), parallelism=1)
+
+
+def test_a_fixed_folding_is_kept() -> None:
+    design = generate(_network([4, 6, 2], 4), parallelism=64, folding={"conv1": Folding(1, 3)})
+    assert {layer.name: layer.folding for layer in design.layers}["conv1"] == Folding(1, 3)
+
+
+def test_more_multipliers_are_never_slower() -> None:
+    graph = _network([2, 8, 8, 4], 6)
+    paces = [generate(graph, parallelism=budget).expected_cycles for budget in (3, 8, 20, 60, 200)]
+    assert paces == sorted(paces, reverse=True)
+    assert paces[-1] < paces[0] / 10
+
+
+def test_cycles_count_every_product_once() -> None:
+    builder = Builder("kinds")
+    value = builder.input("image", (4, 4, 4), UINT8)
+    up = ConvTranspose2d(np.ones((4, 6, 2, 2), np.int8), np.zeros(6, np.int32), stride=(2, 2))
+    value = builder.add("up", up, value)
+    value = builder.add("narrow", Requantize(np.array([1]), np.array([8]), UINT8, 0, 255), value)
+    value = builder.add("flat", Reshape((6 * 64,)), value)
+    value = builder.add("dense", Dense(np.ones((10, 384), np.int8), np.zeros(10, np.int32)), value)
+    graph = builder.build((value,))
+    design = generate(graph, parallelism=1000, folding={"up": Folding(2, 4), "dense": Folding(5, 3)})
+    layers = {layer.name: layer for layer in design.layers}
+    assert layers["up"].cycles == layers["up"].macs // 8 == 4 * 6 * 4 * 16 // 8
+    assert layers["dense"].cycles == layers["dense"].macs // 15 == 3840 // 15

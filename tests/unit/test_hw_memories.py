@@ -1,0 +1,72 @@
+"""Packing of ROM words and stream words: nothing lost, lanes where the RTL looks for them."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bitfab.dtypes import IntType
+from bitfab.hw.memories import mem_file, scale_fields, scales, table, to_stream
+from bitfab.ir.ops import Requantize, Table
+
+
+@st.composite
+def _words(draw: st.DrawFn) -> tuple[np.ndarray, list[int]]:
+    widths = draw(st.lists(st.integers(1, 32), min_size=1, max_size=6))
+    rows = draw(
+        st.lists(st.tuples(*(st.integers(-(1 << (w - 1)), (1 << w) - 1) for w in widths)), min_size=1, max_size=8)
+    )
+    return np.array(rows, dtype=np.int64), widths
+
+
+@given(_words())
+def test_lane_l_stands_above_lanes_0_to_l(case: tuple[np.ndarray, list[int]]) -> None:
+    rows, widths = case
+    lines = mem_file(rows, widths).split()
+    assert len(lines) == len(rows)
+    for line, row in zip(lines, rows, strict=True):
+        assert len(line) == -(-sum(widths) // 4)
+        word = int(line, 16)
+        for lane, width in zip(row, widths, strict=True):
+            assert word & ((1 << width) - 1) == int(lane) % (1 << width)
+            word >>= width
+        assert word == 0
+
+
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.data())
+def test_streams_go_by_rows_pixels_channels(
+    batch: int, half: int, height: int, width: int, data: st.DataObject
+) -> None:
+    channels = 2 * half
+    lanes = data.draw(st.sampled_from([d for d in range(1, channels + 1) if channels % d == 0]))
+    values = np.arange(batch * channels * height * width).reshape(batch, channels, height, width)
+    words = to_stream(values, (channels, height, width), lanes)
+    index = 0
+    for n in range(batch):
+        for y in range(height):
+            for x in range(width):
+                for c in range(0, channels, lanes):
+                    assert words[index].tolist() == values[n, c : c + lanes, y, x].tolist()
+                    index += 1
+    assert index == len(words)
+
+
+def test_scales_hold_multiplier_below_extra_shift() -> None:
+    op = Requantize(np.array([5, 9, 12, 3]), np.array([10, 12, 10, 13]), IntType(8, signed=False), 0, 255)
+    assert scale_fields(op) == (4, 10, 2)
+    words = [int(line, 16) for line in scales(op, lanes=2).split()]
+    assert words == [5 | 0 << 4 | (9 | 2 << 4) << 6, 12 | 0 << 4 | (3 | 3 << 4) << 6]
+
+
+def test_one_scale_serves_every_lane() -> None:
+    op = Requantize(np.array([5]), np.array([10]), IntType(8, signed=False), 0, 255)
+    assert scales(op, lanes=3).split() == [f"{5 | 5 << 3 | 5 << 6:03x}"]
+
+
+def test_tables_are_indexed_by_raw_bits() -> None:
+    signed = IntType(3, signed=True)
+    op = Table(np.arange(-4, 4) * 2, signed, IntType(8, signed=True))
+    words = [int(line, 16) for line in table(op).split()]
+    for code in range(signed.low, signed.high + 1):
+        assert words[code & 7] == (2 * code) & 0xFF
