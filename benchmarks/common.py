@@ -39,7 +39,7 @@ class Check:
 
 
 def main(measure: Callable[[argparse.Namespace], Sequence[Check]], parser: argparse.ArgumentParser) -> None:
-    """Measure, print the table, write `--json FILE`; exit status 1 if a check does not hold."""
+    """Measure, print the table, write `{"checks": [...]}` to `--json FILE`; exit status 1 if a check does not hold."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the checks to FILE")
     arguments = parser.parse_args()
     checks = measure(arguments)
@@ -50,7 +50,9 @@ def main(measure: Callable[[argparse.Namespace], Sequence[Check]], parser: argpa
     Console(width=110).print(table)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps([dataclasses.asdict(check) for check in checks], indent=1) + "\n")
+        arguments.json.write_text(
+            json.dumps({"checks": [dataclasses.asdict(check) for check in checks]}, indent=1) + "\n"
+        )
     sys.exit(not all(check.holds for check in checks))
 
 

@@ -1,6 +1,8 @@
 """Runs in the peers' environment: times onnxruntime int8 and the qonnx executor on the network of run_speed.py.
 
-run_speed_peer.py WEIGHTS.npz THREADS      then one line "onnxruntime" or "qonnx" on stdin for each timed batch
+run_speed_peer.py WEIGHTS.npz THREADS SIZE...
+
+Then, for each timed run over all images, SIZE of them at a time, one line "onnxruntime SIZE" or "qonnx SIZE" on stdin.
 """
 
 import json
@@ -115,32 +117,38 @@ def int8_session(model, images, folder, options):
     return onnxruntime.InferenceSession(target, options)
 
 
-def contestants(path, threads):
-    """By name, functions that compute the outputs of all images."""
+def contestants(path, threads, sizes):
+    """By name, functions that compute the outputs of all images, so many at a time."""
     weights = np.load(path)
     images = weights["images"]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    floats = build(weights, len(images))
-    session = int8_session(floats, images, path.parent, options)
-    ranges = observed_ranges(floats, images)
-    whole, single = (ModelWrapper(build(weights, size, ranges)).transform(InferShapes()) for size in (len(images), 1))
+    ranges = observed_ranges(build(weights, len(images)), images)
+    functions = {}
+    for size in sizes:
+        session = int8_session(build(weights, size), images[:size], path.parent, options)
+        model = ModelWrapper(build(weights, size, ranges)).transform(InferShapes())
+        functions[f"onnxruntime {size}"] = piecewise(
+            lambda x, run=session.run: run(None, {"images": x})[0], images, size
+        )
+        functions[f"qonnx {size}"] = piecewise(lambda x, model=model: execute(model, x), images, size)
+    return functions, weights["expected"]
 
-    def qonnx(model, batch):
-        return execute_onnx(model, {"images": batch})[model.graph.output[0].name]
 
-    return {
-        "onnxruntime": lambda: session.run(None, {"images": images})[0],
-        "qonnx": lambda: np.concatenate([qonnx(single, image[None]) for image in images]),
-        "qonnx batch": lambda: qonnx(whole, images),
-    }, weights["expected"]
+def execute(model, images):
+    return execute_onnx(model, {"images": images})[model.graph.output[0].name]
+
+
+def piecewise(function, images, size):
+    pieces = np.split(images, len(images) // size)
+    return lambda: np.concatenate([function(piece) for piece in pieces])
 
 
 def main():
     threads = int(sys.argv[2])
     # The executor of qonnx makes its own sessions, as wide as the process may run.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    functions, expected = contestants(Path(sys.argv[1]), threads)
+    functions, expected = contestants(Path(sys.argv[1]), threads, [int(size) for size in sys.argv[3:]])
     for name, function in functions.items():  # each must compute the network that it claims to
         error = np.abs(function() - expected).max() / np.ptp(expected)
         assert error < 0.1, f"{name} differs from the float network by {error:.0%} of its range"

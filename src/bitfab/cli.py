@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     A user's error, and any failure of the file system, is one line on stderr and exit code 2, never a traceback.
     """
     try:
-        app(arguments)
+        app(arguments, prog_name="bitfab")
     except BitfabError as error:
         _fail(str(error), USER_ERROR)
     except OSError as error:
@@ -219,12 +219,9 @@ class _Stages:
 
 
 def _target(part: str, clock: float) -> Target:
-    """A known part at a clock, which Typer has checked to be within its limits, but for NaN."""
     from bitfab.hw.design import Target
     from bitfab.tools.nextpnr import find_part
 
-    if clock != clock:
-        raise BitfabError("--clock nan: give megahertz, such as 80")
     return Target(find_part(part).name, clock)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from bitfab.ir.run import trace
 from bitfab.ir.run_fast import run_fast
 from bitfab.ir.serialize import save
 from bitfab.output import MARKER, whole_folder
-from bitfab.quant import Recipe, float_reference, layer_sqnr, quantize_with_reference
+from bitfab.quant import Quantized, Recipe, float_reference, layer_sqnr, quantize_with_reference
 from bitfab.tools.process import ToolError
 
 SQNR_IMAGES = 16
@@ -35,17 +36,18 @@ BATCH = 50
 def build(
     design: Design,
     vectors: NDArray[np.generic],
-    folder: Path | str,
+    folder: Path | str | None = None,
     *,
     place: bool = True,
     stages: Stages | None = None,
 ) -> report.Report:
     """Simulate the design on `vectors`, synthesize, place and route it, and write it with its report into `folder`.
 
+    `folder` is build/<name of the graph> by default.
     vectors: (batch, *shape), integers of the graph's input, or real numbers that are quantized first.
     Raises BitfabError on any mismatch, a device too small, a missing tool or an unwritable folder.
     """
-    stages, folder = stages or Stages(), Path(folder)
+    stages, folder = stages or Stages(), Path(folder or Path("build") / design.name)
     require_tools(design.target, place)
     images = as_integers(design.graph, vectors)
     with _output(folder) as draft:
@@ -80,10 +82,7 @@ def demo(
         with stages.stage("evaluate"):
             real = float_outputs(application.network, application.tests)
             integer = integer_outputs(graph, application.tests)
-            accuracy = application.judge(real, integer)
-            sample = application.tests[:SQNR_IMAGES]
-            codes = as_integers(graph, sample)
-            sqnr = layer_sqnr(quantized, float_reference(quantized, sample), trace(graph, codes))
+            accuracy, sqnr = application.judge(real, integer), _sqnr(quantized, application.tests[:SQNR_IMAGES])
         with stages.stage("generate"):
             design = generate(graph, target, application.parallelism)
         chosen = as_integers(graph, application.tests[: images or application.images])
@@ -98,13 +97,20 @@ def demo(
             wall_seconds=stages.seconds,
             float_parameters=sum(p.numel() for p in application.network.parameters()),
             accuracy=accuracy,
-            sqnr={layer: value if math.isfinite(value) else None for layer, value in sqnr.items()},
+            sqnr=sqnr,
             recipe=dataclasses.asdict(recipe),
             command=f"bitfab demo {name}",
         )
         report.write_json(result, draft / "report.json")
         report.write_html(result, application.show(real, integer), draft / "report.html")
     return result
+
+
+def _sqnr(quantized: Quantized, images: FloatArray) -> dict[str, float | None]:
+    """SQNR in dB of each layer; None where the integers are exact."""
+    values = trace(quantized.graph, as_integers(quantized.graph, images))
+    ratios = layer_sqnr(quantized, float_reference(quantized, images), values)
+    return {layer: ratio if math.isfinite(ratio) else None for layer, ratio in ratios.items()}
 
 
 @contextmanager
@@ -116,15 +122,17 @@ def _output(folder: Path) -> Iterator[Path]:
         except BitfabError as error:
             failure = error if isinstance(error, ToolError) else error.__cause__
             if not isinstance(failure, ToolError):
-                raise
+                raise BitfabError(str(error).replace(str(draft), str(folder))) from error
             kept = draft.with_name(f"{folder.resolve().name}.failed")
             if (kept / MARKER).is_file():
                 shutil.rmtree(kept)
             draft.replace(kept)
-            log = kept / failure.log.relative_to(draft) if failure.log else None
-            if failure is error:
-                raise ToolError(failure.tool, failure.task, failure.reason, failure.lines, log) from error
-            raise BitfabError(f"{error}; the design and its logs: {kept}") from error
+            if failure is not error:
+                text = str(error).replace(str(draft), str(kept))
+                raise BitfabError(f"{text}; the design and its logs: {kept}") from error
+            lines = [line.replace(str(draft), str(kept)) for line in failure.lines]
+            log = kept / os.path.relpath(failure.log, draft) if failure.log else None
+            raise ToolError(failure.tool, failure.task, failure.reason, lines, log) from error
 
 
 def as_integers(graph: Graph, vectors: NDArray[np.generic]) -> IntArray:

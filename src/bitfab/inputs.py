@@ -36,19 +36,21 @@ _Choice = TypeVar("_Choice", bound=enum.StrEnum)
 def array(path: Path) -> NDArray[np.generic]:
     """The array of a .npy file, or of a .npz file that holds one: (N, C, H, W) or (N, F), integers or finite reals.
 
-    Wider reals become float32. Raises BitfabError where the file is missing, damaged, larger than MAX_BYTES, claims more
-    than it holds, or holds anything else.
+    Wider reals become float32. Raises BitfabError where the file is missing, damaged, larger than MAX_BYTES, claims
+    more than it holds, or holds anything else.
     """
     try:
         with path.open("rb") as file:
-            loaded = _unzipped(file) if zipfile.is_zipfile(file) else _array(file, path.stat().st_size)
+            zipped = zipfile.is_zipfile(file)
+            file.seek(0)
+            loaded = _unzipped(file) if zipped else _array(file, path.stat().st_size)
     except FileNotFoundError:
         raise BitfabError(f"{path}: no such file; give a .npy or .npz file") from None
     except BitfabError as error:
         raise BitfabError(f"{path}: {error}") from error
     except Exception as error:  # numpy's and zipfile's parsers raise nearly anything on a hostile file
         raise BitfabError(f"{path}: cannot be read as .npy or .npz ({error}); save it with numpy.save") from error
-    if loaded.ndim < 2 or loaded.size == 0:
+    if loaded.ndim not in (2, 4) or loaded.size == 0:
         raise BitfabError(f"{path}: array of shape {loaded.shape}; give inputs of shape (N, C, H, W) or (N, F)")
     native = np.float32 if loaded.dtype.kind == "f" and loaded.dtype.itemsize > 4 else loaded.dtype.newbyteorder("=")
     with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite

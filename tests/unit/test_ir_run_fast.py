@@ -1,9 +1,12 @@
 """run_fast equals run in every bit, on every operation, rounding and extreme input; proven ranges hold."""
 
 import gc
+import multiprocessing
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +14,7 @@ from bitfab.dtypes import IntType, Rounding
 from bitfab.errors import BitfabError
 from bitfab.ir import Builder, Graph, fast_kernels, run, trace
 from bitfab.ir import run_fast as executor
-from bitfab.ir.ops import Add, Conv2d, Dense, Op, Requantize, SumPool2d
+from bitfab.ir.ops import Add, Conv2d, Dense, MaxPool2d, Op, Requantize, SumPool2d
 from bitfab.ir.run_fast import run_fast
 from tests.strategies import ALL_OPS, batch, graphs
 
@@ -100,9 +103,17 @@ def test_convolutions_at_their_limits(case: int, int8: bool, monkeypatch: pytest
     assert_equal(graph, *batch(graph, case, size=5))
 
 
-def test_pieces_and_chunks_join(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "PIECE", 3 * 4 * 6 * 6)
-    monkeypatch.setattr(fast_kernels, "CHUNK", 50)
+@pytest.fixture
+def threads() -> Iterator[int]:
+    """Three threads for the test, as many as before after it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield 3
+    torch.set_num_threads(before)
+
+
+def small_network() -> Graph:
+    """A convolution, a requantize that two nodes read, and two outputs."""
     rng = np.random.default_rng(0)
     builder = Builder("net")
     x = builder.input("x", (2, 6, 6), IntType(8, signed=False))
@@ -111,8 +122,65 @@ def test_pieces_and_chunks_join(monkeypatch: pytest.MonkeyPatch) -> None:
     uint8 = IntType(8, signed=False)
     y = builder.add("act", Requantize(np.array([9, 8, 7, 11]), np.array([9, 9, 9, 9]), uint8, 3, 200, 0, 3), y)
     total = builder.add("total", Add(), (y, y))
-    graph = builder.build((total, builder.add("sums", SumPool2d((6, 6), (1, 1)), y)))
-    assert_equal(graph, *batch(graph, 0, size=10))
+    return builder.build((total, builder.add("sums", SumPool2d((6, 6), (1, 1)), y)))
+
+
+@pytest.mark.parametrize("size", [1, 2, 10, 23])
+def test_pieces_chunks_and_threads_join(size: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "PIECE", 3 * 4 * 6 * 6)
+    monkeypatch.setattr(executor, "LEAST", 1)
+    monkeypatch.setattr(fast_kernels, "CHUNK", 50)
+    graph = small_network()
+    assert_equal(graph, *batch(graph, 0, size=size))
+    assert torch.get_num_threads() == threads
+    assert set(executor._workers(threads).map(lambda _: torch.get_num_threads(), range(9))) == {1}
+
+
+def test_images_a_piece_are_even_shares_within_limits() -> None:
+    plan = executor.Plan((), executor.PIECE // 16)
+    assert [plan.images(batch, threads=2) for batch in (1, 2, 3, 32, 33, 48, 1000)] == [1, 1, 2, 16, 9, 12, 16]
+    assert executor.Plan((), 10 * executor.PIECE).images(5, threads=2) == 1
+    assert executor.Plan((), executor.LEAST // 8).images(9, threads=2) == 8
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12: what this test is about
+def test_threads_in_a_forked_process(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "LEAST", 1)
+    graph = small_network()
+    inputs = batch(graph, 0, size=6)
+    run_fast(graph, *inputs)
+    process = multiprocessing.get_context("fork").Process(target=assert_equal, args=(graph, *inputs))
+    process.start()
+    process.join(timeout=60)
+    assert process.exitcode == 0
+
+
+@pytest.mark.parametrize("rounding", list(Rounding))
+@pytest.mark.parametrize("bits", [6, 20, 30])
+@pytest.mark.parametrize("pools", [((2, 2), (2, 2)), ((3, 3), (2, 2), (2, 2)), ((3, 3), (1, 1))])
+def test_max_pools_before_requantize(rounding: Rounding, bits: int, pools: tuple[tuple[int, int], ...]) -> None:
+    """Pools that shrink go first, one after another; padding never wins, whatever is below the requantize's range."""
+    builder = Builder("pools")
+    constants = np.array([9, 3, 1]), np.array([max(bits - 5, 0), 1, bits // 2])
+    x = builder.input("x", (3, 9, 8), IntType(bits, signed=True))
+    y = builder.add("act", Requantize(*constants, IntType(8, True), -100, 99, 3, -5, rounding), x)
+    kernel, *strides = pools
+    for stride in strides:
+        y = builder.add("pool", MaxPool2d(kernel, stride, (1, 1, 1, 1)), y)
+    graph = builder.build((y,))
+    moved = [isinstance(node.op, MaxPool2d) for node in executor._pools_first(graph)]
+    assert moved == ([False, True] if strides == [(1, 1)] else [True] * len(strides) + [False])
+    assert_equal(graph, *batch(graph, 0, size=5))
+
+
+def test_max_pool_stays_behind_a_requantize_that_others_read() -> None:
+    builder = Builder("shared")
+    x = builder.input("x", (1, 4, 4), IntType(12, signed=True))
+    y = builder.add("act", Requantize(np.array([1]), np.array([4]), IntType(8, True), -128, 127), x)
+    pool = builder.add("pool", MaxPool2d((2, 2), (2, 2)), y)
+    for graph in (builder.build((pool, y)), builder.build((pool, builder.add("sum", Add(), (y, y))))):
+        assert executor._pools_first(graph) == graph
+        assert_equal(graph, *batch(graph, 0))
 
 
 def test_an_output_that_is_an_input_and_an_empty_batch() -> None:

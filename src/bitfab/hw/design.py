@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bitfab.errors import BitfabError
 from bitfab.ir.graph import Graph
 from bitfab.output import whole_folder
 

@@ -6,27 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import gcd
 
-from bitfab.hw import memories
+from bitfab.hw.blocks import block
 from bitfab.hw.design import Fifo, Instance, Shape3, Stream
 from bitfab.hw.plan import Engine
-from bitfab.ir.graph import Graph, Node, Value
-from bitfab.ir.ops import (
-    Add,
-    Argmax,
-    Concat,
-    Conv2d,
-    ConvTranspose2d,
-    Dense,
-    MaxPool2d,
-    Requantize,
-    Reshape,
-    SumPool2d,
-    Table,
-    Upsample,
-)
+from bitfab.ir.graph import Graph, Node
+from bitfab.ir.ops import Add, Concat, Reshape
 
 FIFO_MARGIN = 32  # words, for what the pipeline registers of the other branch delay
-ROUNDING_CODES = {"half_up": 0, "half_even": 1, "half_away": 2, "floor": 3}
 
 
 @dataclass
@@ -59,7 +45,7 @@ class Netlist:
 
     def consume(self, value: str, lanes: int, fifo_for: str | None = None) -> Stream:
         """The next unread copy of a value, converted to `lanes`, behind a FIFO where `fifo_for` needs one."""
-        stream = self.sources[value].pop(0)
+        stream = source = self.sources[value].pop(0)
         for step in _lane_steps(stream.lanes, lanes):
             fresh = self.stream(f"{stream.name}_x{step}", value, step)
             parameters = {"Bits": stream.bits, "InLanes": stream.lanes, "OutLanes": step}
@@ -70,7 +56,7 @@ class Netlist:
             return stream
         depth = pixels * (stream.shape[0] // stream.lanes) + FIFO_MARGIN
         fresh = self.stream(f"{stream.name}_held", value, lanes)
-        name = f"{value}_to_{fifo_for}_fifo"
+        name = f"{source.name}_fifo"
         self.add(name, "fifo", {"Bits": stream.width, "Depth": depth}, [stream], [fresh], fifo_for)
         self.fifos.append(Fifo(f"u_{name}", stream.name, depth))
         return fresh
@@ -97,10 +83,11 @@ class Netlist:
         ins, outs = tuple(s.name for s in inputs), tuple(s.name for s in outputs)
         self.instances.append(Instance(f"u_{name}", block, parameters, ins, outs, layer, comment))
 
-    def rom(self, name: str, text: str) -> str:
-        """The contents of a memory; returns the file's name."""
-        self.roms[f"{name}.mem"] = text
-        return f"{name}.mem"
+    def rom(self, node: str, parameter: str, text: str) -> str:
+        """Keep the contents of a memory; returns the file's name, such as conv1_weight.mem for WeightFile."""
+        file = f"{node}_{parameter.removesuffix('File').lower()}.mem"
+        self.roms[file] = text
+        return file
 
     def readers(self, value: str) -> list[str]:
         readers = [node.name for node in self.graph for name in node.inputs if name == value]
@@ -155,15 +142,15 @@ def _add_engine(netlist: Netlist, engine: Engine) -> None:
     inputs = [netlist.consume(name, engine.lanes_in, node.name if join else None) for name in node.inputs]
     if isinstance(node.op, Concat):
         inputs = _chained_concat(netlist, node, inputs)
-    values = [netlist.graph.values[name] for name in node.inputs]
-    block, parameters = _block(netlist, engine, values, inputs)
+    made = block(engine)
+    files = {parameter: netlist.rom(node.name, parameter, text) for parameter, text in made.roms.items()}
     output = netlist.produce(node.name, engine.lanes_out)
-    netlist.add(node.name, block, parameters, inputs, [output], node.name, _comment(engine, values))
+    netlist.add(node.name, made.name, made.parameters | files, inputs, [output], node.name, _comment(engine))
 
 
-def _comment(engine: Engine, values: list[Value]) -> str:
+def _comment(engine: Engine) -> str:
     node = engine.node
-    ins = ", ".join(f"{value.type} {'x'.join(map(str, value.shape))}" for value in values)
+    ins = ", ".join(f"{value.type} {'x'.join(map(str, value.shape))}" for value in engine.values)
     out = f"{node.output.type} {'x'.join(map(str, node.output.shape))}"
     fold = f", PE {engine.folding.pe} x SIMD {engine.folding.simd}" if engine.folding else ""
     return f"{type(node.op).__name__}: {ins} -> {out}{fold}, {engine.cycles} cycles an image"
@@ -180,116 +167,3 @@ def _chained_concat(netlist: Netlist, node: Node, inputs: list[Stream]) -> list[
         netlist.add(joined.name, "concat", parameters, [a, b], [joined], node.name)
         inputs = [joined, *rest]
     return inputs
-
-
-def _block(
-    netlist: Netlist, engine: Engine, values: list[Value], inputs: list[Stream]
-) -> tuple[str, dict[str, int | str]]:
-    """The RTL block that an operation becomes, with its parameters."""
-    node, first, out = engine.node, values[0], engine.node.output
-    words = inputs[0].shape[0] // inputs[0].lanes
-    match node.op:
-        case Conv2d() | ConvTranspose2d() | Dense():
-            return "conv2d", _conv2d_parameters(netlist, engine, first)
-        case MaxPool2d() | SumPool2d():
-            head: dict[str, int | str] = {
-                "Bits": first.type.bits,
-                "Signed": int(first.type.signed),
-                "Lanes": engine.lanes_in,
-            }
-            reduce = {"Sum": int(isinstance(node.op, SumPool2d)), "OutBits": out.type.bits}
-            return "pool2d", head | reduce | _window_parameters(engine, first, words, up=False)
-        case Upsample():
-            return "window", {"Bits": first.type.bits, "Lanes": engine.lanes_in} | _window_parameters(
-                engine, first, words, up=True
-            ) | {"Groups": 1, "Fold": 1}
-        case Requantize():
-            return "requantize", _requantize_parameters(netlist, engine, first)
-        case Table():
-            file = netlist.rom(f"{node.name}_table", memories.table(node.op))
-            bits = {"InBits": first.type.bits, "OutBits": out.type.bits}
-            return "table", {**bits, "Lanes": engine.lanes_in, "TableFile": file}
-        case Add():
-            a, b = (value.type for value in values)
-            types: dict[str, int | str] = {
-                "ABits": a.bits,
-                "ASigned": int(a.signed),
-                "BBits": b.bits,
-                "BSigned": int(b.signed),
-            }
-            return "add", types | {"Lanes": engine.lanes_in, "OutBits": out.type.bits}
-        case Concat():
-            a_words, b_words = (s.shape[0] // s.lanes for s in inputs)
-            return "concat", {"Bits": inputs[0].width, "WordsA": a_words, "WordsB": b_words}
-        case Argmax():
-            signed = int(first.type.signed)
-            return "argmax", {"Bits": first.type.bits, "Signed": signed, "Words": words, "IndexBits": out.type.bits}
-    raise AssertionError(node.op)
-
-
-def _window_parameters(engine: Engine, x: Value, words: int, up: bool) -> dict[str, int | str]:
-    window, (_, height, width) = engine.window, engine.inputs[0]
-    assert window is not None
-    parameters: dict[str, int | str] = {"Words": words, "Height": height, "Width": width}
-    names: list[tuple[str, str, tuple[int, int]]] = [
-        ("KernelHeight", "KernelWidth", window.kernel),
-        ("StrideHeight", "StrideWidth", window.stride),
-        *([("UpHeight", "UpWidth", window.up), ("PhaseHeight", "PhaseWidth", window.phase)] if up else []),
-        ("OriginTop", "OriginLeft", window.origin),
-        ("OutHeight", "OutWidth", window.out),
-    ]
-    for vertical, horizontal, pair in names:
-        parameters |= {vertical: pair[0], horizontal: pair[1]}
-    pad_bits = window.pad_value & ((1 << x.type.bits) - 1)
-    return parameters | {"Rows": window.rows, "PadValue": pad_bits}
-
-
-def _conv2d_parameters(netlist: Netlist, engine: Engine, x: Value) -> dict[str, int | str]:
-    node, window, folding = engine.node, engine.window, engine.folding
-    assert window is not None and folding is not None
-    weight_words, bias_words = memories.weights(engine)
-    weight_bits = _signed_bits(int(weight_words.min()), int(weight_words.max()))
-    acc_bits = node.output.type.bits
-    weight_file = netlist.rom(f"{node.name}_weights", memories.mem_file(weight_words, weight_bits))
-    bias_file = netlist.rom(f"{node.name}_bias", memories.mem_file(bias_words, acc_bits))
-    types: dict[str, int | str] = {
-        "InBits": x.type.bits,
-        "InSigned": int(x.type.signed),
-        "WeightBits": weight_bits,
-        "AccBits": acc_bits,
-        "Simd": folding.simd,
-        "Pe": folding.pe,
-    }
-    geometry = _window_parameters(engine, x, window.words * window.groups, up=True)
-    folds = {"Groups": window.groups, "Fold": window.fold}
-    return types | geometry | folds | {"WeightFile": weight_file, "BiasFile": bias_file}
-
-
-def _signed_bits(low: int, high: int) -> int:
-    """Bits of the narrowest two's complement type, at least 2."""
-    return max(2, (-low - 1).bit_length() + 1 if low < 0 else 1, high.bit_length() + 1)
-
-
-def _requantize_parameters(netlist: Netlist, engine: Engine, x: Value) -> dict[str, int | str]:
-    op, lanes = engine.node.op, engine.lanes_in
-    assert isinstance(op, Requantize)
-    multiplier_bits, shift, extra_bits = memories.scale_fields(op)
-    words = len(op.multiplier) // lanes if len(op.multiplier) > 1 else 1
-    scaled = multiplier_bits or extra_bits
-    file = netlist.rom(f"{engine.node.name}_scales", memories.scales(op, lanes)) if scaled else ""
-    return {
-        "InBits": x.type.bits,
-        "InSigned": int(x.type.signed),
-        "OutBits": op.type.bits,
-        "Lanes": lanes,
-        "Words": words,
-        "InputZero": op.input_zero,
-        "OutputZero": op.output_zero,
-        "Low": op.low,
-        "High": op.high,
-        "MultiplierBits": multiplier_bits,
-        "MinShift": shift,
-        "ExtraBits": extra_bits,
-        "Rounding": ROUNDING_CODES[op.rounding],
-        "ScaleFile": file,
-    }

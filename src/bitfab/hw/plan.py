@@ -63,9 +63,11 @@ class Window:
 
 @dataclass(frozen=True)
 class Engine:
-    """A node in hardware: shapes (C, H, W) of its streams, lanes in and out, and the cycles it is busy an image."""
+    """A node in hardware: the values it reads, the shapes (C, H, W) of its streams, lanes in and out, and the cycles
+    it is busy an image."""
 
     node: Node
+    values: tuple[Value, ...]
     inputs: tuple[Shape3, ...]
     output: Shape3
     lanes_in: int
@@ -102,6 +104,10 @@ def stream_shapes(graph: Graph) -> dict[str, Shape3]:
                 shapes[node.name] = first
             case Reshape(shape=(c, 1, 1)) if first == (c, 1, 1):
                 shapes[node.name] = first
+            case Requantize(multiplier=multiplier) if flattened and len(multiplier) > 1:
+                raise BitfabError(
+                    f"{node.name}: has no hardware behind a flatten with a scale for each value; use one scale"
+                )
             case Requantize() | Table():
                 shapes[node.name] = first
             case Reshape() | Add() | Concat() | Argmax() if flattened or isinstance(node.op, Reshape):
@@ -138,26 +144,27 @@ def _input(node: Node, shapes: Mapping[str, Shape3]) -> Shape3:
 
 def _engine(node: Node, graph: Graph, shapes: Mapping[str, Shape3], folding: Folding | None, budget: int) -> Engine:
     inputs, output = tuple(shapes[name] for name in node.inputs), shapes[node.name]
+    values = tuple(graph.values[name] for name in node.inputs)
     if folding is not None:
         window = _multiplying_window(node, inputs[0], output, folding)
         cycles = window.reads * output[1] * output[2]
-        return Engine(node, inputs, output, folding.simd, folding.pe, cycles, window, folding)
+        return Engine(node, values, inputs, output, folding.simd, folding.pe, cycles, window, folding)
     match node.op:
         case MaxPool2d() | SumPool2d() | Upsample():
             lanes = _pool_lanes(node.op, output, budget)
-            window = _pool_window(node, inputs[0], output, lanes, graph.values[node.inputs[0]])
-            return Engine(node, inputs, output, lanes, lanes, window.reads * output[1] * output[2], window)
+            window = _pool_window(node, inputs[0], output, lanes, values[0])
+            return Engine(node, values, inputs, output, lanes, lanes, window.reads * output[1] * output[2], window)
         case Add() | Concat():
             common = next(d for d in reversed(fold.divisors(lanes_for(output, budget))) if _divides_all(d, inputs))
-            return Engine(node, inputs, output, common, common, _words(output) // common)
+            return Engine(node, values, inputs, output, common, common, _words(output) // common)
         case Requantize():
             lanes = lanes_for(output, budget)
-            return Engine(node, inputs, output, lanes, lanes, _words(output) // lanes)
+            return Engine(node, values, inputs, output, lanes, lanes, _words(output) // lanes)
         case Argmax():
-            return Engine(node, inputs, output, 1, 1, _words(inputs[0]))
+            return Engine(node, values, inputs, output, 1, 1, _words(inputs[0]))
         case _:
             lanes = lanes_for(output, budget)
-            return Engine(node, inputs, output, lanes, lanes, _words(output) // lanes)
+            return Engine(node, values, inputs, output, lanes, lanes, _words(output) // lanes)
 
 
 def _divides_all(lanes: int, shapes: tuple[Shape3, ...]) -> bool:

@@ -252,16 +252,18 @@ def _requantize(op: Requantize, inputs: Sequence[Value], output: Value) -> Kerne
     low, high = op.low - target.offset, op.high - target.offset
     whole = torch.int16 if reach < 1 << 15 else torch.int32 if reach < 1 << 31 else torch.int64
 
-    def chunk(t: Tensor, out: Tensor, buffer: Tensor) -> None:
+    def chunk(t: Tensor, out: Tensor, buffer: Tensor, *rounded: Tensor) -> None:
         torch.addcmul(constant, buffer.copy_(t), slope, out=buffer)
         if not floors:
             _round(buffer, op.rounding).add_(out_zero)
         elif target.dtype != torch.uint8:
             buffer.floor_()
-        rounded = buffer.to(whole) if target.dtype == torch.uint8 else buffer
-        out.copy_(rounded.clamp_(low, high))
+        for integers in rounded:
+            buffer = integers.copy_(buffer)
+        out.copy_(buffer.clamp_(low, high))
 
-    return functools.partial(_by_chunks, chunk, dtype, target.dtype)
+    buffers = (dtype, whole) if target.dtype == torch.uint8 else (dtype,)
+    return functools.partial(_by_chunks, chunk, buffers, target.dtype)
 
 
 def _round(t: Tensor, rounding: Rounding) -> Tensor:
@@ -272,16 +274,16 @@ def _round(t: Tensor, rounding: Rounding) -> Tensor:
 
 
 def _by_chunks(
-    chunk: Callable[[Tensor, Tensor, Tensor], None], buffer_dtype: torch.dtype, dtype: torch.dtype, t: Tensor
+    chunk: Callable[..., None], buffer_dtypes: tuple[torch.dtype, ...], dtype: torch.dtype, t: Tensor
 ) -> Tensor:
-    """An elementwise function applied to (pixels, channels) a cacheful at a time; the result is channels-last."""
+    """An elementwise `chunk(input, out, *buffers)` on (pixels, channels), a cacheful at a time; channels-last."""
     channels_last = t.movedim(1, -1)
     rows = channels_last.reshape(-1, t.shape[1])
+    size = min(max(1, CHUNK // t.shape[1]), len(rows))
     out = torch.empty(rows.shape, dtype=dtype)
-    size = max(1, CHUNK // t.shape[1])
-    buffer = torch.empty((min(size, len(rows)), t.shape[1]), dtype=buffer_dtype)
+    buffers = [torch.empty((size, t.shape[1]), dtype=each) for each in buffer_dtypes]
     for part, out_part in zip(rows.split(size), out.split(size), strict=True):
-        chunk(part, out_part, buffer[: len(part)])
+        chunk(part, out_part, *(buffer[: len(part)] for buffer in buffers))
     return out.view(channels_last.shape).movedim(-1, 1)
 
 
@@ -357,7 +359,7 @@ def _table(op: Table, inputs: Sequence[Value], output: Value) -> Kernel:
     def chunk(t: Tensor, out: Tensor, index: Tensor) -> None:
         torch.take(entries, index.copy_(t).sub_(first), out=out)
 
-    return functools.partial(_by_chunks, chunk, torch.int64, target.dtype)
+    return functools.partial(_by_chunks, chunk, (torch.int64,), target.dtype)
 
 
 def _reshape(op: Reshape, inputs: Sequence[Value], output: Value) -> Kernel:

@@ -1,6 +1,7 @@
 """Yosys: synthesize RTL to an ECP5 netlist and count its cells, in total and per instance of the top module."""
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -85,7 +86,8 @@ def synthesize_ecp5(
             raise BitfabError(f"{source}: no such RTL file")
     folder = output_folder(directory)
     netlist, partial, script = (folder / f"{top}{suffix}" for suffix in (".json", ".partial", ".ys"))
-    quoted = " ".join(f'"{source.resolve()}"' for source in sources)
+    # Relative paths: cells are named after their source line and placed by name, so same design, same result.
+    quoted = " ".join(f'"{os.path.relpath(source.resolve(), folder.resolve())}"' for source in sources)
     script.write_text(_SCRIPT.format(sources=quoted, top=top, netlist=partial.name), encoding="utf-8")
     try:
         run_tool(

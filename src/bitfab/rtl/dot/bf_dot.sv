@@ -5,7 +5,7 @@
 // The phase advances with each pixel of a row, modulo PhasesWidth, and with each row, modulo PhasesHeight; it starts at
 // (PhaseHeight, PhaseWidth) in each image, at PhaseWidth in each row.
 //
-// Latency: 4 + ceil(log2(Simd)) cycles from the last term to the result. One word a cycle. ready_o follows ready_i
+// Latency: 5 + ceil(log2(Simd)) cycles from the last term to the result. One word a cycle. ready_o follows ready_i
 //   within the cycle.
 // Limits: the result fits AccBits; arithmetic is modulo 2^AccBits, so a partial sum need not fit.
 // Memory: WeightFile word ((phase * Results) + r) * Terms + t, signed weight (p, s) at bit (p * Simd + s) * WeightBits;
@@ -56,7 +56,7 @@ module bf_dot #(
   localparam int ProductBits = InBits + WeightBits;
   localparam int Levels = $clog2(Simd);  // of the adder tree, each one register deep
   localparam int SumBits = ProductBits + Levels;
-  localparam int Stages = 3 + Levels;  // registers before the accumulator: memory, operands, products, tree
+  localparam int Stages = 4 + Levels;  // registers before the accumulator: memory, operands, products twice, tree
 
 `ifndef __ICARUS__  // which has no $error at elaboration
   if (WeightFile == "" || BiasFile == "") begin : gen_no_file
@@ -109,28 +109,22 @@ module bf_dot #(
     logic [ColumnBits-1:0] column_q;
     logic [PhaseBits-1:0] row_phase_d, row_phase_q;  // of the row's first pixel
     logic [PhaseBits-1:0] phase_d, phase_q;  // of this pixel
+    logic [PhaseBits-1:0] next_row_phase, next_column_phase;
+    logic [PhasesHeight-1:0] row_ends;
     logic end_row, end_image, wrap_column, wrap_row;
 
     assign end_row = column_q == ColumnBits'(OutWidth - 1);
     assign end_image = end_row && (row_q == RowBits'(OutHeight - 1));
     assign wrap_row = row_phase_q == PhaseBits'((PhasesHeight - 1) * PhasesWidth + PhaseWidth);
-    // The columns of a row's phases end where the next row's begin.
-    always_comb begin
-      wrap_column = 1'b0;
-      for (int i = 1; i <= PhasesHeight; i++) begin
-        if (phase_q == PhaseBits'(i * PhasesWidth - 1)) wrap_column = 1'b1;
-      end
+    // The columns of a row's phases end where the next row's begin. Assignments, since Icarus 11 hangs if a process does this.
+    for (genvar i = 0; i < PhasesHeight; i++) begin : gen_row_phase
+      assign row_ends[i] = phase_q == PhaseBits'((i + 1) * PhasesWidth - 1);
     end
-
-    always_comb begin
-      row_phase_d = row_phase_q;
-      phase_d = wrap_column ? phase_q - PhaseBits'(PhasesWidth - 1) : phase_q + 1'b1;
-      if (end_row) begin
-        row_phase_d = wrap_row ? PhaseBits'(PhaseWidth) : row_phase_q + PhaseBits'(PhasesWidth % Phases);
-        if (end_image) row_phase_d = PhaseBits'(FirstPhase);
-        phase_d = row_phase_d;
-      end
-    end
+    assign wrap_column = |row_ends;
+    assign next_column_phase = wrap_column ? phase_q - PhaseBits'(PhasesWidth - 1) : phase_q + 1'b1;
+    assign next_row_phase = wrap_row ? PhaseBits'(PhaseWidth) : row_phase_q + PhaseBits'(PhasesWidth % Phases);
+    assign row_phase_d = end_image ? PhaseBits'(FirstPhase) : end_row ? next_row_phase : row_phase_q;
+    assign phase_d = end_row ? row_phase_d : next_column_phase;
 
     // A table of constants, Phases entries.
     always_comb begin
@@ -194,11 +188,11 @@ module bf_dot #(
 `ifdef SYNTHESIS
   (* rom_style = WeightDepth >= 32 ? "block" : "auto" *)
 `endif
-  logic [Pe*Simd*WeightBits-1:0] weights[WeightDepth];
-  logic [Pe*AccBits-1:0] biases[BiasDepth];
+  logic [Pe*Simd*WeightBits-1:0] weights[0:WeightDepth-1];
+  logic [Pe*AccBits-1:0] biases[0:BiasDepth-1];
   logic [Pe*Simd*WeightBits-1:0] weight_read_q, weight_q;
   logic [Pe*AccBits-1:0] bias_read_q, bias_q;
-  logic [Simd*InBits-1:0] data_read_q, data_q;
+  logic [Simd*InBits-1:0] data_read_q;
 
   initial $readmemh(WeightFile, weights);
   initial $readmemh(BiasFile, biases);
@@ -213,13 +207,14 @@ module bf_dot #(
   always_ff @(posedge clk_i) begin
     if (enable) begin
       data_read_q <= data_i;
-      data_q <= data_read_q;
       weight_q <= weight_read_q;
       bias_q <= bias_read_q;
     end
   end
 
   // Level l of the tree holds ceil(Simd / 2^l) sums of ProductBits + l bits for each p; level 0 is the products.
+  // Each multiplier has registers of its own on either side, which can be placed beside it: `keep`, or synthesis would
+  // merge the Pe copies of an input, and routing to far multipliers would take longer than the multiplication.
   for (genvar l = 0; l <= Levels; l++) begin : gen_level
     localparam int Count = (Simd + (1 << l) - 1) >> l;
     localparam int Bits = ProductBits + l;
@@ -228,11 +223,15 @@ module bf_dot #(
     for (genvar p = 0; p < Pe; p++) begin : gen_pe
       for (genvar i = 0; i < Count; i++) begin : gen_sum
         if (l == 0) begin : gen_product
+          logic [InBits-1:0] x_q;
           logic signed [OperandBits-1:0] x;
           logic signed [WeightBits-1:0] w;
-          assign x = OperandBits'(data_q[i*InBits+:InBits]);
+          logic signed [Bits-1:0] product_q;
+          (* keep *) always_ff @(posedge clk_i) if (enable) x_q <= data_read_q[i*InBits+:InBits];
+          assign x = OperandBits'(x_q);
           assign w = weight_q[(p*Simd+i)*WeightBits+:WeightBits];
-          assign sum_d[(p*Count+i)*Bits+:Bits] = Bits'(x) * Bits'(w);
+          always_ff @(posedge clk_i) if (enable) product_q <= Bits'(x) * Bits'(w);
+          assign sum_d[(p*Count+i)*Bits+:Bits] = product_q;
         end else begin : gen_add
           localparam int Before = (Simd + (1 << (l - 1)) - 1) >> (l - 1);
           logic signed [Bits-2:0] a, b;
@@ -278,20 +277,6 @@ module bf_dot #(
     waiting_q <= valid_o && !ready_i && !rst_i;
     if (!rst_i && waiting_q) begin
       if (!valid_o || data_o != last_data_q) $error("bf_dot: the output changed while it waited");
-    end
-  end
-
-  // The exact sum, in 64 bits: a result that does not fit AccBits is an error of the range analysis.
-  for (genvar p = 0; p < Pe; p++) begin : gen_exact
-    longint exact_d, exact_q;
-    assign exact_d = (first_q[Stages-1] ? 64'($signed(bias_q[p*AccBits+:AccBits])) : exact_q) + 64'(gen_acc[p].sum);
-    always @(posedge clk_i) begin
-      if (enable && valid_q[Stages-1]) begin
-        exact_q <= exact_d;
-        if (!rst_i && last_q[Stages-1] && exact_d != 64'($signed(acc_d[p*AccBits+:AccBits]))) begin
-          $error("bf_dot: the result %0d does not fit AccBits", exact_d);
-        end
-      end
     end
   end
 `endif

@@ -37,7 +37,7 @@ module bf_fifo #(
 `endif
 
   // A word is read at the earliest one cycle after it was written: no read meets a write of the same word.
-  (* no_rw_check *) logic [Bits-1:0] memory[Depth];
+  (* no_rw_check *) logic [Bits-1:0] memory[0:Depth-1];
   logic [AddressBits-1:0] write_address_q, read_address_q;
   logic [CountBits-1:0] count_q;  // words in the memory
   logic [Bits-1:0] data_q;
@@ -93,7 +93,7 @@ module bf_fifo #(
   always @(posedge clk_i) begin
     occupancy_q <= occupancy_d;
     if (occupancy_d > peak_q) peak_q <= occupancy_d;
-    if (!rst_i && (occupancy_q < 0 || occupancy_q > int'(Depth) + 2)) $error("bf_fifo: count out of bounds");
+    if (!rst_i && (occupancy_q < 0 || occupancy_q > Depth + 2)) $error("bf_fifo: count out of bounds");
     if (rst_i) begin
       occupancy_q <= 0;
       peak_q      <= 0;

@@ -118,7 +118,7 @@ module bf_requantize #(
   if (ScaleBits > 0) begin : g_scale
     localparam int AddressBits = Words > 1 ? $clog2(Words) : 1;
     localparam logic [AddressBits-1:0] LastAddress = AddressBits'(Words - 1);
-    logic [ScaleWordBits-1:0] scale_rom[Words];
+    logic [ScaleWordBits-1:0] scale_rom[0:Words-1];
     logic [ScaleWordBits-1:0] read_q;
     logic [AddressBits-1:0] address_q;
 

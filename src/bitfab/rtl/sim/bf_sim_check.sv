@@ -22,7 +22,7 @@ module bf_sim_check #(
 
   localparam int AddressBits = Words > 1 ? $clog2(Words) : 1;
 
-  logic [Bits-1:0] memory[Words];
+  logic [Bits-1:0] memory[0:Words-1];
   logic [Bits-1:0] expected, waiting_data_q;
   logic [31:0] count_q, mismatches_q;
   logic waiting_q, wrong_seen_q, breach_seen_q;

@@ -23,7 +23,7 @@ module bf_sim_source #(
   localparam int AddressBits = Words > 1 ? $clog2(Words) : 1;
   localparam logic [31:0] Start = (Seed * 32'd2654435769) | 32'd1;  // not zero, and unlike for neighbouring seeds
 
-  logic [Bits-1:0] memory[Words];
+  logic [Bits-1:0] memory[0:Words-1];
   logic [31:0] index_d, index_q;
   logic [31:0] random_d, random_q;
   int idle_percent = IdlePercent;

@@ -35,7 +35,7 @@ module bf_table #(
   end
 `endif
 
-  logic [OutBits-1:0] table_rom[2**InBits];
+  logic [OutBits-1:0] table_rom[0:2**InBits-1];
   logic [Lanes*OutBits-1:0] read_q, data_q;
   logic read_valid_q, valid_q, enable;
 

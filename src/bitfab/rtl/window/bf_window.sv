@@ -287,7 +287,7 @@ module bf_window #(
   // ---- Line buffer ----
   // A word is read a cycle after it was written at the earliest, and overwritten a cycle after its row was freed.
   (* no_rw_check *)
-  logic [Lanes*Bits-1:0] buffer[Depth];
+  logic [Lanes*Bits-1:0] buffer[0:Depth-1];
   logic [Lanes*Bits-1:0] read_q;
   logic [AddressBits-1:0] write_address;
   logic read_valid_q, read_inside_q;
