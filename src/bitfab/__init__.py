@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bitfab.flow import build, demo
+    from bitfab.flow import as_integers, build, demo
     from bitfab.frontend.torch import capture
     from bitfab.hw import Folding, Target, generate
     from bitfab.ir.run import run, trace
@@ -17,6 +17,7 @@ __all__ = [
     "Override",
     "Recipe",
     "Target",
+    "as_integers",
     "build",
     "capture",
     "demo",
@@ -35,6 +36,7 @@ _LAZY = {
     "Override": "bitfab.quant",
     "Recipe": "bitfab.quant",
     "Target": "bitfab.hw",
+    "as_integers": "bitfab.flow",
     "build": "bitfab.flow",
     "capture": "bitfab.frontend.torch",
     "demo": "bitfab.flow",

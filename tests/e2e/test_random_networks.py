@@ -1,21 +1,28 @@
 """Random networks: torch to graph to `run` = `run_fast` = RTL, in every bit of every layer."""
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import strategies as st
 
 from bitfab.backend import simulate
 from bitfab.dtypes import quantize as to_integers
 from bitfab.errors import BitfabError
 from bitfab.hw import generate
+from bitfab.ir import Graph
+from bitfab.ir.ops import Reshape
+from bitfab.ir.passes.prune import prune
 from bitfab.ir.run import run
 from bitfab.ir.run_fast import run_fast
 from bitfab.quant import quantize
 from tests.nets import Spec, build, specs
+from tests.strategies import ALL_OPS, batch, graphs
 
+HARDWARE_OPS = tuple(op for op in ALL_OPS if op is not Reshape)
 SETTINGS = {
     "deadline": None,
     "derandomize": True,
@@ -55,3 +62,22 @@ def test_rtl_equals_the_definition_at_every_stream(spec: Spec) -> None:
     assert simulation.mismatches == 0
     assert simulation.steady.passed and simulation.paused.passed
     assert set(simulation.steady.values) == {stream.value for stream in design.taps} | {"output"}
+
+
+@settings(max_examples=6, **SETTINGS)
+@given(graphs(ops=HARDWARE_OPS, max_nodes=8), st.integers(8, 40))
+def test_rtl_equals_the_definition_for_any_integer_graph(graph: Graph, parallelism: int) -> None:
+    """Widths, signs, roundings and clips that no quantizer would choose."""
+    assume(len(graph.inputs) == 1 and len(graph.nodes) >= 3)
+    graph = prune(replace(graph, outputs=(graph.nodes[-1].name,)))
+    try:
+        design = generate(graph, parallelism=parallelism)
+    except BitfabError as error:  # dilation, and values in another order than the stream's, have no hardware
+        assume("hardware" not in str(error))
+        raise
+    images = batch(graph, seed=0)[0]
+    with TemporaryDirectory() as folder:
+        simulation = simulate(design, images, Path(folder) / "net")
+    assert simulation.mismatches == 0
+    for fifo in design.fifos:
+        assert simulation.steady.fifo_peaks[fifo.instance] <= fifo.capacity

@@ -83,7 +83,10 @@ def test_a_value_beside_itself_is_held_for_a_pixel() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda b, x: b.add("turn", Reshape((4, 2, 2)), x), "turn: in hardware an image is flattened only before a dense layer"),
+        (
+            lambda b, x: b.add("turn", Reshape((4, 2, 2)), x),
+            "turn: in hardware an image is flattened only before a dense layer",
+        ),
         (lambda b, x: b.add("best", Argmax(), b.add("flat", Reshape((16,)), x)), "best: in hardware an image"),
         (
             lambda b, x: b.add(

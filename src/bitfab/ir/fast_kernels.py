@@ -36,7 +36,7 @@ from bitfab.ir.ops import (
 )
 from bitfab.ir.run import run
 
-CHUNK = 1 << 17  # integers that requantize works on at once: two threads' shares stay in their second-level caches
+CHUNK = 1 << 17  # integers that requantize works on at once; fewer cost more in calls than caches give back
 
 Kernel = Callable[..., Tensor]
 
@@ -229,8 +229,9 @@ def _requantize(op: Requantize, inputs: Sequence[Value], output: Value) -> Kerne
     2**53 (float64) products and sums are exact, a fused multiply-add or not, and only the rounding asked for happens.
     HALF_UP is floor(. + 1/2), its half part of c. For an uint8 output converting to integers is the floor, because it
     truncates and what is negative is clipped to 0 or more; through int16 or int32, where clipping is cheap (torch
-    converts floats to uint8 four times slower). Rejected: float32 with the thresholds of every output checked
-    beforehand; at ratios of 2**-10 and 8 bits it holds for a third of the channels.
+    converts floats to uint8 four times slower). Rejected: float32, even fused into the convolution, with the
+    thresholds of every output checked beforehand and the scale tuned; at ratios of 2**-10 it holds for a third of the
+    channels, at 2**-11 for few.
     """
     (x,) = inputs
     source, target = carrier(x), carrier(output)

@@ -116,7 +116,8 @@ module bf_dot #(
     assign end_row = column_q == ColumnBits'(OutWidth - 1);
     assign end_image = end_row && (row_q == RowBits'(OutHeight - 1));
     assign wrap_row = row_phase_q == PhaseBits'((PhasesHeight - 1) * PhasesWidth + PhaseWidth);
-    // The columns of a row's phases end where the next row's begin. Assignments, since Icarus 11 hangs if a process does this.
+    // The columns of a row's phases end where the next row's begin. Assignments: with the next phase in an always_comb,
+    // Icarus 11 never settles.
     for (genvar i = 0; i < PhasesHeight; i++) begin : gen_row_phase
       assign row_ends[i] = phase_q == PhaseBits'((i + 1) * PhasesWidth - 1);
     end
