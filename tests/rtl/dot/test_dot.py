@@ -127,7 +127,7 @@ def test_dot_takes_one_word_a_cycle(tmp_path: Path) -> None:
     results = simulate("bf_dot", list(cases.values()), tmp_path)
     check(results)
     for name, single in cases.items():
-        latency = 5 + (DOTS[name].simd - 1).bit_length()
+        latency = 4 + (DOTS[name].simd - 1).bit_length()
         assert results[name].cycles == len(single.inputs[""].words) + latency, name
 
 

@@ -5,7 +5,7 @@
 // The phase advances with each pixel of a row, modulo PhasesWidth, and with each row, modulo PhasesHeight; it starts at
 // (PhaseHeight, PhaseWidth) in each image, at PhaseWidth in each row.
 //
-// Latency: 5 + ceil(log2(Simd)) cycles from the last term to the result. One word a cycle. ready_o follows ready_i
+// Latency: 4 + ceil(log2(Simd)) cycles from the last term to the result. One word a cycle. ready_o follows ready_i
 //   within the cycle.
 // Limits: the result fits AccBits; arithmetic is modulo 2^AccBits, so a partial sum need not fit.
 // Memory: WeightFile word ((phase * Results) + r) * Terms + t, signed weight (p, s) at bit (p * Simd + s) * WeightBits;
@@ -56,7 +56,7 @@ module bf_dot #(
   localparam int ProductBits = InBits + WeightBits;
   localparam int Levels = $clog2(Simd);  // of the adder tree, each one register deep
   localparam int SumBits = ProductBits + Levels;
-  localparam int Stages = 4 + Levels;  // registers before the accumulator: memory, operands, products twice, tree
+  localparam int Stages = 3 + Levels;  // registers before the accumulator: memory, operands, products, tree
 
 `ifndef __ICARUS__  // which has no $error at elaboration
   if (WeightFile == "" || BiasFile == "") begin : gen_no_file
@@ -193,7 +193,7 @@ module bf_dot #(
   logic [Pe*AccBits-1:0] biases[0:BiasDepth-1];
   logic [Pe*Simd*WeightBits-1:0] weight_read_q, weight_q;
   logic [Pe*AccBits-1:0] bias_read_q, bias_q;
-  logic [Simd*InBits-1:0] data_read_q;
+  logic [Simd*InBits-1:0] data_read_q, data_q;
 
   initial $readmemh(WeightFile, weights);
   initial $readmemh(BiasFile, biases);
@@ -208,14 +208,15 @@ module bf_dot #(
   always_ff @(posedge clk_i) begin
     if (enable) begin
       data_read_q <= data_i;
+      data_q <= data_read_q;
       weight_q <= weight_read_q;
       bias_q <= bias_read_q;
     end
   end
 
   // Level l of the tree holds ceil(Simd / 2^l) sums of ProductBits + l bits for each p; level 0 is the products.
-  // Each multiplier has registers of its own on either side, which can be placed beside it: `keep`, or synthesis would
-  // merge the Pe copies of an input, and routing to far multipliers would take longer than the multiplication.
+  // Tried: an operand register per multiplier (kept from merging) and a second product register. 35 % more flip-flops,
+  // and the frequency of placed designs changed no more than from seed to seed.
   for (genvar l = 0; l <= Levels; l++) begin : gen_level
     localparam int Count = (Simd + (1 << l) - 1) >> l;
     localparam int Bits = ProductBits + l;
@@ -224,15 +225,11 @@ module bf_dot #(
     for (genvar p = 0; p < Pe; p++) begin : gen_pe
       for (genvar i = 0; i < Count; i++) begin : gen_sum
         if (l == 0) begin : gen_product
-          logic [InBits-1:0] x_q;
           logic signed [OperandBits-1:0] x;
           logic signed [WeightBits-1:0] w;
-          logic signed [Bits-1:0] product_q;
-          (* keep *) always_ff @(posedge clk_i) if (enable) x_q <= data_read_q[i*InBits+:InBits];
-          assign x = OperandBits'(x_q);
+          assign x = OperandBits'(data_q[i*InBits+:InBits]);
           assign w = weight_q[(p*Simd+i)*WeightBits+:WeightBits];
-          always_ff @(posedge clk_i) if (enable) product_q <= Bits'(x) * Bits'(w);
-          assign sum_d[(p*Count+i)*Bits+:Bits] = product_q;
+          assign sum_d[(p*Count+i)*Bits+:Bits] = Bits'(x) * Bits'(w);
         end else begin : gen_add
           localparam int Before = (Simd + (1 << (l - 1)) - 1) >> (l - 1);
           logic signed [Bits-2:0] a, b;
