@@ -61,7 +61,7 @@ def test_an_unknown_layer_is_refused_with_the_known_ones() -> None:
 
 
 def test_too_few_multipliers_name_the_least() -> None:
-    with pytest.raises(BitfabError, match="parallelism 1: .* at least 2 multipliers"):
+    with pytest.raises(BitfabError, match=r"parallelism 1: .* at least 2 multipliers"):
         generate(_network([4, 6, 2], 4), parallelism=1)
 
 

@@ -69,7 +69,7 @@ def test_a_generator_is_read_once_and_never_held(net: fx.GraphModule) -> None:
     assert served == 20
 
 
-@pytest.mark.parametrize("observer", ["minmax", "moving_average", "percentile", "mse"])
+@pytest.mark.parametrize("observer", ["minmax", "moving_average", "percentile", "mse", "entropy"])
 def test_memory_does_not_grow_with_the_data(net: fx.GraphModule, observer: Any) -> None:
     seen: list[weakref.ref[Tensor]] = []
     most = 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bitfab.dtypes import FloatArray, QuantSpec, ScaleKind, dequantize, quantize
 from bitfab.errors import BitfabError
-from bitfab.quant.observers import BINS_PER_SIDE, Histogram, MinMax, MovingAverage, Mse, Percentile
+from bitfab.quant.observers import BINS_PER_SIDE, Entropy, Histogram, MinMax, MovingAverage, Mse, Percentile
 from bitfab.quant.scales import choose_qparams, round_scale, weight_codes, weight_scales
 
 AFFINE = QuantSpec(bits=8, signed=False, symmetric=False)
@@ -79,6 +79,29 @@ def test_mse_range_is_better_than_min_max(bits: int, kind: ScaleKind) -> None:
 
     for spec in (QuantSpec(bits, False, False, scale_kind=kind), QuantSpec(bits, True, True, scale_kind=kind)):
         assert error(Mse(), spec) < error(MinMax(), spec)
+
+
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_entropy_cuts_outliers_off_and_keeps_a_full_range(one_sided: bool) -> None:
+    values = np.random.default_rng(0).normal(size=200_000)
+    values = np.abs(values) if one_sided else values
+    outliers = np.append(values, [100.0, 60.0])
+    low, high = _fed(Entropy(), outliers).limits(AFFINE)
+    assert 2.5 < high < 20 and (low >= 0 if one_sided else -20 < low < -2.5)
+    flat = np.linspace(0 if one_sided else -1, 1, 100_000)
+    low, high = _fed(Entropy(), flat).limits(AFFINE)
+    assert high == pytest.approx(1, abs=0.05) and low == pytest.approx(0 if one_sided else -1, abs=0.05)
+
+
+def test_entropy_is_not_misled_by_the_heaps_of_relu6() -> None:
+    values = np.random.default_rng(0).normal(0, 3, 200_000).clip(0, 6)
+    assert _fed(Entropy(), values).limits(AFFINE) == (0, pytest.approx(6, abs=0.1))
+    assert _fed(Entropy(), np.random.default_rng(0).normal(0, 1, 200_000).clip(0)).limits(AFFINE)[1] > 2.5
+
+
+def test_histograms_count_many_equal_values() -> None:
+    histogram = _fed(Histogram(), np.append(np.zeros((1 << 24) + 7, np.float32), np.float32(1)))
+    assert isinstance(histogram, Histogram) and histogram.counts.sum() == (1 << 24) + 8
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

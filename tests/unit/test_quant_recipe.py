@@ -8,7 +8,7 @@ import pytest
 
 from bitfab.dtypes import ScaleKind
 from bitfab.errors import BitfabError
-from bitfab.quant.recipe import ObserverKind, Override, Recipe
+from bitfab.quant.recipe import AdaRound, ObserverKind, Override, Recipe
 
 
 def test_a_layer_gets_the_defaults_unless_named() -> None:
@@ -51,6 +51,9 @@ def test_unmatched_names_are_told_with_close_ones() -> None:
         ({"rounding": "up"}, "rounding 'up'"),
         ({"percentile": 0.5}, "percentile 0.5"),
         ({"multiplier_bits": 40}, "2 to 24"),
+        ({"images": 0}, "images 0"),
+        ({"adaround": AdaRound(), "bias_correction": "analytic"}, "leave bias_correction out"),
+        ({"bias_correction": "some"}, "bias_correction 'some'.*none, empirical, analytic"),
     ],
 )
 def test_bad_values_are_refused(arguments: dict[str, Any], expected: str) -> None:
@@ -59,5 +62,7 @@ def test_bad_values_are_refused(arguments: dict[str, Any], expected: str) -> Non
 
 
 def test_bad_overrides_are_refused() -> None:
+    with pytest.raises(BitfabError, match="0 iterations"):
+        AdaRound(iterations=0)
     with pytest.raises(BitfabError, match="2 to 16 bits"):
         Override(weights=20)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from bitfab.errors import BitfabError
+from bitfab.quant.statistics import KEY, Statistics
 
 BatchNorm = (nn.BatchNorm1d, nn.BatchNorm2d)
 Weighted = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
@@ -17,7 +18,8 @@ def fold(module: fx.GraphModule) -> fx.GraphModule:
     """A copy of the normal form without batch norms; the same function in eval mode, up to float rounding.
 
     With `g = gamma / sqrt(var + eps)`: `w' = g * w`, `b' = g * (b - mean) + beta`, per output channel (Jacob et al.
-    2018, section 3.2). Raises BitfabError for a batch norm that does not directly and alone follow a Conv2d,
+    2018, section 3.2). What the batch norm tells of its output stays in the node's `meta` (see
+    `bitfab.quant.statistics`). Raises BitfabError for a batch norm that does not directly and alone follow a Conv2d,
     ConvTranspose2d or Linear.
     """
     folded = copy.deepcopy(module)
@@ -34,6 +36,9 @@ def fold(module: fx.GraphModule) -> fx.GraphModule:
                 f"own (its input is {producer.meta['source']}), so it cannot be folded; move it behind one"
             )
         _fold_into(layer, norm)
+        channels = torch.ones(norm.num_features)
+        mean, std = (norm.bias, norm.weight) if norm.affine else (0 * channels, channels)
+        producer.meta[KEY] = Statistics.normal(mean, std)
         node.replace_all_uses_with(producer)
         folded.graph.erase_node(node)
     folded.delete_all_unused_submodules()
@@ -53,6 +58,25 @@ def output_first(layer: Weighted) -> Tensor:
     )
 
 
+def per_output(layer: Weighted, vector: Tensor) -> Tensor:
+    """A vector of one entry per output channel, shaped to multiply the layer's weight."""
+    return _along(layer, vector, 1 if isinstance(layer, nn.ConvTranspose2d) else 0)
+
+
+def per_input(layer: Weighted, vector: Tensor) -> Tensor:
+    """A vector of one entry per input channel, shaped to multiply the layer's weight."""
+    return _along(layer, vector, 0 if isinstance(layer, nn.ConvTranspose2d) else 1)
+
+
+def _along(layer: Weighted, vector: Tensor, axis: int) -> Tensor:
+    """Axis 0 of a weight holds all channels; axis 1 those of a group, the same for all rows of that group."""
+    rows = len(layer.weight)
+    if axis == 1:
+        groups = 1 if isinstance(layer, nn.Linear) else layer.groups
+        vector = vector.reshape(groups, 1, -1).expand(-1, rows // groups, -1)
+    return vector.reshape(rows, -1, *(1,) * (layer.weight.ndim - 2))
+
+
 @torch.no_grad()
 def _fold_into(layer: Weighted, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
     """In float64, then back to the layer's own type."""
@@ -64,11 +88,7 @@ def _fold_into(layer: Weighted, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
         gain, shift = gain * norm.weight.double(), norm.bias.double()
     weight = layer.weight.double()
     bias = torch.zeros_like(gain) if layer.bias is None else layer.bias.double()
-    if isinstance(layer, nn.ConvTranspose2d):  # weight (I, O / groups, ...): inputs of group g meet outputs of group g
-        per_input = gain.reshape(layer.groups, 1, -1).expand(-1, weight.shape[0] // layer.groups, -1)
-        weight = weight * per_input.reshape(weight.shape[0], -1, 1, 1)
-    else:
-        weight = weight * gain.reshape(-1, *(1,) * (weight.ndim - 1))
+    weight = weight * per_output(layer, gain)
     dtype = layer.weight.dtype
     layer.weight = nn.Parameter(weight.to(dtype))
     layer.bias = nn.Parameter((gain * (bias - mean.double()) + shift).to(dtype))

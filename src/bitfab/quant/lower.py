@@ -1,4 +1,4 @@
-"""Lowering: a folded float network and the ranges of its activations become the exact integer graph."""
+"""Lowering: a folded float network and what was chosen for it become the exact integer graph."""
 
 from __future__ import annotations
 
@@ -13,13 +13,23 @@ from bitfab.dtypes import IntType, QParams, ScaleKind, multiplier_and_shift, qua
 from bitfab.errors import BitfabError
 from bitfab.ir import Builder, Graph
 from bitfab.ir import ops as ir
+from bitfab.quant.encodings import Encoding
 from bitfab.quant.names import Names, identifier
-from bitfab.quant.plan import Accumulating, Averaging, Clipping, Passing, Plan, Unary, make_plan
+from bitfab.quant.plan import Accumulating, Averaging, Clipping, Passing, Unary, make_plan
 from bitfab.quant.recipe import Recipe
-from bitfab.quant.scales import Range, choose_qparams
-from bitfab.quant.weights import lower_weights
+from bitfab.quant.weights import LayerWeights, lower_weights
 
 ADD_GUARD_BITS = 4  # both operands of an add come to a scale 2**4 finer than its output's, so that one rounding counts
+
+
+@dataclass(frozen=True)
+class Choices:
+    """All that quantization decides for a folded float network; encodings and weights by the names of its nodes."""
+
+    module: fx.GraphModule
+    recipe: Recipe
+    encodings: Mapping[str, Encoding]
+    weights: Mapping[str, LayerWeights]
 
 
 @dataclass(frozen=True)
@@ -39,14 +49,14 @@ class Codes:
     pads: ir.Pads = (0, 0, 0, 0)
 
 
-def lower(module: fx.GraphModule, ranges: Mapping[str, Range], recipe: Recipe, name: str, shape: ir.Shape) -> Lowered:
-    """The integer graph of a folded normal form whose input has `shape` (no batch axis).
+def lower(choices: Choices, name: str, shape: ir.Shape) -> Lowered:
+    """The integer graph of what was chosen for a network whose input has `shape` (no batch axis).
 
     Values bear the names of the user's layers (`encoder_0_conv`, its codes `encoder_0_conv_requantize`), valid in
     SystemVerilog. Raises BitfabError where the integer graph has no operation for a layer, or scales are too unequal.
     """
-    lowering = _Lowering(module, make_plan(module, recipe), ranges, recipe, identifier(name), shape)
-    for node in module.graph.nodes:
+    lowering = _Lowering(choices, identifier(name), shape)
+    for node in choices.module.graph.nodes:
         lowering.visit(node)
     return lowering.result()
 
@@ -54,19 +64,10 @@ def lower(module: fx.GraphModule, ranges: Mapping[str, Range], recipe: Recipe, n
 class _Lowering:
     """The state of one lowering: the graph so far, and what codes stand for each float node."""
 
-    def __init__(
-        self,
-        module: fx.GraphModule,
-        plan: Plan,
-        ranges: Mapping[str, Range],
-        recipe: Recipe,
-        name: str,
-        shape: ir.Shape,
-    ) -> None:
-        self.module = module
-        self.plan = plan
-        self.ranges = ranges
-        self.recipe = recipe
+    def __init__(self, choices: Choices, name: str, shape: ir.Shape) -> None:
+        self.choices = choices
+        self.plan = make_plan(choices.module, choices.recipe)
+        self.recipe = choices.recipe
         self.shape = shape
         self.builder = Builder(name)
         self.names = Names()
@@ -123,17 +124,8 @@ class _Lowering:
 
     def _target(self, node: fx.Node) -> tuple[QParams, IntType]:
         """Scale, zero point and type of the codes that the node puts out."""
-        if node in self.plan.adopted:
-            return self._target(self.plan.adopted[node])
-        spec = self.plan.recipes[node].activations
-        natural = _NATURAL_RANGES.get(type(self.plan.layers[node]))
-        if natural is not None and not spec.symmetric:
-            bits = spec.bits
-            return QParams(((natural[1] - natural[0]) / 2**bits,), 0 if natural[0] == 0 else 2 ** (bits - 1)), spec.type
-        try:
-            return choose_qparams(self.ranges[node.name], spec), spec.type
-        except BitfabError as error:
-            raise BitfabError(f"{node.meta['source']}: {error}") from error
+        encoding = self.choices.encodings[node.name]
+        return encoding.qparams, encoding.type
 
     def _new(
         self, node: fx.Node, op: ir.Op, inputs: tuple[str, ...] | str, qparams: QParams | None, end: str = ""
@@ -192,10 +184,7 @@ class _Lowering:
         x = self._read(node.args[0], padded=isinstance(layer, nn.Conv2d))
         assert x.qparams is not None
         qparams, _ = self._target(node)
-        recipe = self.plan.recipes[node]
-        op, weight_scale = lower_weights(
-            layer, x.qparams, self.builder.value(x.value).type, qparams.scale[0], recipe, x.pads
-        )
+        op, weight_scale = lower_weights(layer, self.choices.weights[node.name], x.qparams, x.pads)
         accumulated = weight_scale * x.qparams.scale[0]
         acc = self._new(node, op, x.value, QParams(tuple(float(s) for s in accumulated)))
         return self._requantize(node, acc, accumulated / qparams.scale[0])
@@ -265,10 +254,6 @@ class _Lowering:
         qparams, type = self._target(node)
         operands = tuple(self._rescale(node, n, i, qparams, type) for i, n in enumerate(node.all_input_nodes))
         return Codes(self._new(node, ir.Concat(), operands, qparams), qparams)
-
-
-# What these functions can reach at most; one code short of the upper end, so that the scale is a power of two.
-_NATURAL_RANGES: Mapping[type, Range] = {nn.Sigmoid: (0, 1), nn.Hardsigmoid: (0, 1), nn.Tanh: (-1, 1)}
 
 
 def _clip_range(layer: object, qparams: QParams, type: IntType) -> tuple[int, int]:

@@ -39,9 +39,10 @@ class Plan:
 
     `fused` maps a requantizing node to the activation that becomes its clip range; `adopted` maps a node to the concat
     whose scale it takes over, being read by nothing else; `layers` gives each node's module or function (None for the
-    input and the output); `recipes` each node's choices.
+    input and the output); `recipes` each node's choices; `module` is the normal form itself.
     """
 
+    module: fx.GraphModule
     layers: Mapping[fx.Node, Layer]
     fused: Mapping[fx.Node, fx.Node]
     adopted: Mapping[fx.Node, fx.Node]
@@ -55,6 +56,17 @@ class Plan:
             for node, layer in self.layers.items()
             if node not in absorbed and (node.op == "placeholder" or _has_own_codes(layer))
         }
+
+    def coded(self, node: fx.Node) -> fx.Node:
+        """The node with codes of its own that the node's value consists of: itself, or where it takes them from."""
+        absorbed = {activation: producer for producer, activation in self.fused.items()}
+        while node not in absorbed and node.op != "placeholder" and not _has_own_codes(self.layers[node]):
+            node = node.all_input_nodes[0]
+        return absorbed.get(node, node)
+
+    def weighted(self) -> Mapping[fx.Node, Accumulating]:
+        """The nodes with weights and their layers, in the order in which they are computed."""
+        return {node: layer for node, layer in self.layers.items() if isinstance(layer, Accumulating)}
 
 
 def make_plan(module: fx.GraphModule, recipe: Recipe) -> Plan:
@@ -73,7 +85,7 @@ def make_plan(module: fx.GraphModule, recipe: Recipe) -> Plan:
             concat = _sole_concat(layers, fused.get(node, node))
             if concat is not None and recipes[concat].activations == recipes[node].activations:
                 adopted[node] = concat
-    return Plan(layers, fused, adopted, recipes)
+    return Plan(module, layers, fused, adopted, recipes)
 
 
 def _layer(module: fx.GraphModule, node: fx.Node) -> Layer:

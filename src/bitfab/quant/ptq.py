@@ -15,11 +15,18 @@ from bitfab.dtypes import FloatArray, IntArray, dequantize
 from bitfab.errors import BitfabError
 from bitfab.frontend.torch import capture
 from bitfab.ir import Graph
+from bitfab.quant.adaround import adaround
+from bitfab.quant.bias_correction import correct_bias, correct_bias_analytically
 from bitfab.quant.calibrate import NO_DATA, as_batches, calibrate
+from bitfab.quant.encodings import choose_encodings
+from bitfab.quant.equalize import absorb_high_bias, equalize
 from bitfab.quant.fold import fold
-from bitfab.quant.lower import lower
-from bitfab.quant.plan import check_weights
-from bitfab.quant.recipe import Recipe
+from bitfab.quant.lower import Choices, lower
+from bitfab.quant.plan import check_weights, make_plan
+from bitfab.quant.recipe import BiasCorrection, Recipe
+from bitfab.quant.sample import Sample
+from bitfab.quant.simulate import Progress
+from bitfab.quant.weights import quantize_weights
 
 
 @dataclass(frozen=True)
@@ -35,36 +42,67 @@ class Quantized:
 
 
 def quantize(
-    net: nn.Module, calibration: Iterable[Any], recipe: Recipe | None = None, name: str | None = None
+    net: nn.Module,
+    calibration: Iterable[Any],
+    recipe: Recipe | None = None,
+    name: str | None = None,
+    progress: Progress | None = None,
 ) -> Graph:
     """The integer graph of a trained network.
 
     Args:
         net: a module of one tensor argument, (N, C, H, W) or (N, F); left as it is.
         calibration: typical inputs: an iterable of float arrays or tensors, with or without a batch axis; read once.
-        recipe: bits, scales, observers; 8-bit weights and activations by default.
+        recipe: bits, scales, observers and further steps; 8-bit weights and activations by default.
         name: the graph's name; the module's class by default.
+        progress: called as (step, layers done, layers in all) by the steps that take long.
 
     Raises:
         BitfabError: one line that names the layer or item at fault, the reason and the remedy.
     """
-    return quantize_with_reference(net, calibration, recipe, name).graph
+    return quantize_with_reference(net, calibration, recipe, name, progress).graph
 
 
 def quantize_with_reference(
-    net: nn.Module, calibration: Iterable[Any], recipe: Recipe | None = None, name: str | None = None
+    net: nn.Module,
+    calibration: Iterable[Any],
+    recipe: Recipe | None = None,
+    name: str | None = None,
+    progress: Progress | None = None,
 ) -> Quantized:
     """Like `quantize`, with the float network whose values the graph's stand for (see `float_reference`)."""
-    recipe = recipe or Recipe()
     batches = as_batches(calibration, net)
     first = next(batches, None)
     if first is None:
         raise BitfabError(NO_DATA)
     check_weights(net)
-    module = fold(capture(net, first))
-    ranges = calibrate(module, chain([first], batches), recipe)
-    lowered = lower(module, ranges, recipe, name or type(net).__name__, tuple(first.shape[1:]))
-    return Quantized(lowered.graph, module, lowered.meaning)
+    choices = choose(fold(capture(net, first)), chain([first], batches), recipe or Recipe(), progress)
+    lowered = lower(choices, name or type(net).__name__, tuple(first.shape[1:]))
+    return Quantized(lowered.graph, choices.module, lowered.meaning)
+
+
+def choose(
+    module: fx.GraphModule, calibration: Iterable[Any], recipe: Recipe, progress: Progress | None = None
+) -> Choices:
+    """All that quantization decides for a folded network, step by step; the recipe switches steps on.
+
+    The order is that of Nagel et al. 2021 (2106.08295), figure 4.4, but activations get their ranges first: learned
+    rounding and bias correction then see the inputs that the integer network will see.
+    """
+    if recipe.equalize:
+        module = absorb_high_bias(equalize(module))
+    sample = Sample(recipe.images if recipe.adaround or recipe.bias_correction is BiasCorrection.EMPIRICAL else 0)
+    ranges = calibrate(module, sample.passing(as_batches(calibration, module)), recipe)
+    plan = make_plan(module, recipe)
+    encodings = choose_encodings(plan, ranges)
+    weights = quantize_weights(plan, encodings)
+    if recipe.adaround:
+        weights = adaround(plan, weights, encodings, sample.images, recipe.adaround, progress)
+    if recipe.bias_correction is BiasCorrection.EMPIRICAL:
+        weights = correct_bias(plan, weights, encodings, sample.images, progress)
+    if recipe.bias_correction is BiasCorrection.ANALYTIC:
+        weights = correct_bias_analytically(plan, weights)
+    return Choices(module, recipe, encodings, weights)
 
 
 def float_reference(quantized: Quantized, x: Tensor | FloatArray) -> dict[str, FloatArray]:

@@ -44,23 +44,14 @@ def weight_scales(weight: FloatArray, spec: QuantSpec, search: bool) -> FloatArr
     least squared error does.
     """
     rows = weight if spec.per_channel else weight.reshape(1, -1)
-    scales = [_row_scale(row, spec, search) for row in rows]
-    return np.broadcast_to(np.asarray(scales), (len(weight),)).copy()
-
-
-def _row_scale(row: FloatArray, spec: QuantSpec, search: bool) -> float:
-    full = float(np.abs(row).max(initial=0.0)) / spec.type.high
-    if full == 0:
-        return 0.0
-    candidates = dict.fromkeys(
-        round_scale(full * fraction, spec.scale_kind) for fraction in (SHRINK if search else [1])
-    )
-
-    def error(scale: float) -> float:
-        codes = np.clip(np.rint(row / scale), -spec.type.high, spec.type.high)
-        return float(((codes * scale - row) ** 2).sum())
-
-    return min(candidates, key=error) if search else next(iter(candidates))
+    full = np.abs(rows).max(axis=1, initial=0.0) / spec.type.high
+    best, least = np.zeros(len(rows)), np.full(len(rows), np.inf)
+    for fraction in SHRINK if search else SHRINK[:1]:
+        scales = np.asarray([round_scale(scale * fraction, spec.scale_kind) for scale in full])
+        safe = np.where(scales > 0, scales, 1.0)[:, None]
+        error = np.square(np.clip(np.rint(rows / safe), -spec.type.high, spec.type.high) * safe - rows).sum(axis=1)
+        best, least = np.where(error < least, scales, best), np.minimum(error, least)
+    return np.broadcast_to(best, (len(weight),)).copy()
 
 
 def weight_codes(weight: FloatArray, scales: FloatArray, spec: QuantSpec) -> IntArray:
