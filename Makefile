@@ -13,9 +13,10 @@ test: .venv/ready
 
 bench: .venv/ready
 	@mkdir -p build/bench
-	set -e; for script in $(BENCHMARKS); do \
-	  $(BIN)/python $$script --json build/bench/$$(basename $$script .py).json; \
-	done
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	status=0; for script in $(BENCHMARKS); do \
+	  $(BIN)/python $$script --json build/bench/$$(basename $$script .py).json || status=1; \
+	done; exit $$status
 
 check: .venv/ready
 	$(BIN)/ruff format --check .
