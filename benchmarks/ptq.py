@@ -61,6 +61,11 @@ def settings(iterations: int) -> dict[str, Recipe]:
         "W8A8 mse, analytic bias correction": {"observer": "mse", "bias_correction": "analytic"},
         "W8A8 po2 mse": {"observer": "mse", "scale": "po2"},
         "W8A8 po2 mse, bias correction": {"observer": "mse", "scale": "po2", "bias_correction": "empirical"},
+        "W8A8 po2 mse, analytic bias correction": {
+            "observer": "mse",
+            "scale": "po2",
+            "bias_correction": "analytic",
+        },
         "W4A8 minmax": {"weights": 4},
         "W4A8 mse": {"weights": 4, "observer": "mse"},
         "W4A8 mse, analytic bias correction": {"weights": 4, "observer": "mse", "bias_correction": "analytic"},

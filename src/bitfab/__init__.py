@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from bitfab.ir.run import run, trace
     from bitfab.ir.run_fast import run_fast
     from bitfab.ir.serialize import load, save
-    from bitfab.quant import Override, Recipe, quantize
+    from bitfab.quant import AdaRound, Override, Recipe, quantize
 
 __all__ = [
+    "AdaRound",
     "Folding",
     "Override",
     "Recipe",
@@ -32,6 +33,7 @@ __all__ = [
 
 # What a user types, and the module that defines it: imported on first use, so that `import bitfab` loads no torch.
 _LAZY = {
+    "AdaRound": "bitfab.quant",
     "Folding": "bitfab.hw",
     "Override": "bitfab.quant",
     "Recipe": "bitfab.quant",
