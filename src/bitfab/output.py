@@ -1,7 +1,8 @@
-"""Output folders that appear whole or not at all."""
+"""Output folders and files that appear whole or not at all."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -59,3 +60,20 @@ def whole_folder(folder: Path) -> Iterator[Path]:
                 f"{folder}: cannot be written ({reason}); free space or choose another output folder"
             ) from error
         raise
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name beside `path`, then rename; missing folders are made.
+
+    Raises BitfabError where it cannot be written; nothing is left behind, and an older file stays as it was.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
+    except OSError as error:
+        raise BitfabError(f"{path}: cannot be written ({error.strerror}); choose another output folder") from error
+    finally:
+        with suppress(OSError):  # where it could not be made at all
+            unfinished.unlink(missing_ok=True)

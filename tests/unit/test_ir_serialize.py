@@ -206,7 +206,8 @@ def test_missing_and_unwritable_places(tmp_path: Path) -> None:
     with pytest.raises(BitfabError, match="cannot be read"):
         load(tmp_path)
     with pytest.raises(BitfabError, match="cannot be written"):
-        save(example(), tmp_path / "none" / "a")
-    with pytest.raises(BitfabError, match="cannot be written"):
         save(example(), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(BitfabError, match="cannot be written"):
+        save(example(), tmp_path / "file" / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -151,7 +151,7 @@ def test_json_refuses_a_value_that_is_not_plain(tmp_path: Path) -> None:
 @pytest.mark.parametrize("write", [write_json, lambda report, path: write_html(report, [], path)])
 def test_an_output_that_cannot_be_written_is_one_clear_line(tmp_path: Path, write) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(BitfabError, match=r"file/report: cannot be written .*: choose another"):
+    with pytest.raises(BitfabError, match=r"file/report: cannot be written .*; choose another"):
         write(example_report(), tmp_path / "file" / "report")
     (tmp_path / "taken").mkdir()
     with pytest.raises(BitfabError, match="taken: cannot be written"):

@@ -6,7 +6,6 @@ one JSON text under one metadata key: a single key, because safetensors writes s
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import enum
 import json
@@ -26,6 +25,7 @@ from bitfab.errors import BitfabError
 from bitfab.ir.graph import Graph, Node
 from bitfab.ir.ops import Op
 from bitfab.ir.verify import field_types, verify
+from bitfab.output import write_whole
 
 FORMAT = 1
 METADATA_KEY = "bitfab"
@@ -43,16 +43,7 @@ def save(graph: Graph, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     tensors: dict[str, IntArray] = {}
     text = json.dumps({"format": FORMAT, "graph": _encode(verify(graph), "", tensors)}, separators=(",", ":"))
-    data = safetensors.numpy.save(tensors, {METADATA_KEY: text})
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(data)
-        unfinished.replace(path)
-    except OSError as error:
-        raise BitfabError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
-    finally:
-        with contextlib.suppress(OSError):  # where it could not be made at all
-            unfinished.unlink(missing_ok=True)
+    write_whole(path, safetensors.numpy.save(tensors, {METADATA_KEY: text}))
 
 
 def load(path: str | os.PathLike[str]) -> Graph:

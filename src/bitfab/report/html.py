@@ -5,8 +5,8 @@ from pathlib import Path
 import jinja2
 
 from bitfab.errors import BitfabError
+from bitfab.output import write_whole
 from bitfab.report import text, view
-from bitfab.report.files import write_text
 from bitfab.report.model import Report
 from bitfab.report.pictures import ClassificationSample, Pictures, SegmentationSample, disagreement, panels, thumbnail
 
@@ -28,7 +28,7 @@ def write_html(report: Report, pictures: Pictures, path: Path) -> None:
         raise BitfabError(
             f"{path}: would have {size} bytes, the limit is {LIMIT_BYTES}: show fewer or smaller pictures"
         )
-    write_text(path, page)
+    write_whole(path, page.encode())
 
 
 def render_html(report: Report, pictures: Pictures) -> str:

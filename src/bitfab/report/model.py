@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bitfab.report.files import write_text
+from bitfab.output import write_whole
 
 __all__ = [
     "Accuracy",
@@ -264,7 +264,8 @@ def write_json(report: Report, path: Path) -> None:
         ValueError: a figure is NaN or infinite (the message names it), or is no plain value.
         BitfabError: the file cannot be written.
     """
-    write_text(path, json.dumps(_plain(report, "report"), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(_plain(report, "report"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(path, text.encode())
 
 
 def _plain(value: object, place: str) -> object:
