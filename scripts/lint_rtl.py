@@ -12,6 +12,7 @@ FILES = {
     "conv2d": {"WeightFile": "weights.mem", "BiasFile": "bias.mem"},
     "requantize": {"ScaleFile": "scales.mem"},
     "table": {"TableFile": "table.mem"},
+    "threshold": {"ThresholdFile": "thresholds.mem"},
 }
 SIMULATION = {"sim_source": {"File": "words.mem"}, "sim_check": {"File": "words.mem"}}
 

@@ -29,19 +29,22 @@ from bitfab.ir.ops import (
     Reshape,
     SumPool2d,
     Table,
+    Threshold,
     Upsample,
 )
 
 ALL_OPS: tuple[type, ...] = get_args(Op)
+BIPOLAR = IntType(1, signed=True)
 MAX_BITS = 12  # wider values are requantized before they are used again
 
 Draw = Callable[[st.SearchStrategy], int]
 
 
-def types(max_bits: int = 8) -> st.SearchStrategy[IntType]:
+def types(max_bits: int = 8, bipolar: bool = True) -> st.SearchStrategy[IntType]:
     """Integer types; 8 bits, the common case, come first and are what failures shrink to."""
-    bits = st.sampled_from([8, *range(1, max_bits + 1)])
-    return st.builds(IntType, bits, st.booleans())
+    bits = st.sampled_from([min(8, max_bits), *range(1, max_bits + 1)])
+    drawn = st.builds(IntType, bits, st.booleans())
+    return drawn if bipolar else drawn.filter(lambda type: not type.bipolar)
 
 
 @st.composite
@@ -78,6 +81,8 @@ def batch(graph: Graph, seed: int, size: int = 3) -> list[IntArray]:
     inputs = []
     for value in graph.inputs:
         x = rng.integers(value.low, value.high, (size, *value.shape), endpoint=True)
+        if value.type.bipolar:
+            x = np.where(x >= 0, 1, -1)
         x[:1], x[1:2] = value.low, value.high
         inputs.append(x.astype(storage(value.type)))
     return inputs
@@ -97,11 +102,21 @@ def requantize(draw: Draw, rng: np.random.Generator, value: Value, type: IntType
     return Requantize(multiplier, shift, type, low, type.high, input_zero, output_zero, rounding)
 
 
+def threshold(draw: Draw, rng: np.random.Generator, value: Value) -> Threshold:
+    """One threshold to a bipolar value, or several, some beyond the range of `value`, to any type that holds them."""
+    rows = value.shape[0] if draw(st.booleans()) else 1
+    type = draw(st.one_of(st.just(BIPOLAR), types(6, bipolar=False)))
+    levels = 1 if type.bipolar else draw(st.integers(1, min(type.high - type.low, 15)))
+    thresholds = np.sort(rng.integers(value.low - 1, value.high + 2, (rows, levels), endpoint=True), axis=1)
+    low = -1 if type.bipolar else draw(st.integers(type.low, type.high - levels))
+    return Threshold(thresholds, type, low)
+
+
 def _narrowed(draw: Draw, rng: np.random.Generator, builder: Builder, name: str) -> str:
     value = builder.value(name)
     if value.type.bits <= MAX_BITS and draw(st.booleans()):
         return name
-    op = requantize(draw, rng, value, draw(types()), draw(st.sampled_from(list(Rounding))))
+    op = requantize(draw, rng, value, draw(types(bipolar=False)), draw(st.sampled_from(list(Rounding))))
     return builder.add("requantize", op, name)
 
 
@@ -123,8 +138,9 @@ def _op(draw: Draw, rng: np.random.Generator, kind: type, value: Value) -> Op:
         ConvTranspose2d: _conv_transpose2d,
         Dense: lambda draw, rng, value: Dense(*_constants(draw, rng, (draw(st.integers(1, 6)), value.shape[0]))),
         Requantize: lambda draw, rng, value: requantize(
-            draw, rng, value, draw(types()), draw(st.sampled_from(list(Rounding)))
+            draw, rng, value, draw(types(bipolar=False)), draw(st.sampled_from(list(Rounding)))
         ),
+        Threshold: threshold,
         Add: lambda *_: Add(),
         Concat: lambda *_: Concat(),
         MaxPool2d: lambda draw, _, value: MaxPool2d(*_window(draw)),
@@ -142,7 +158,8 @@ def _pair(draw: Draw, high: int) -> tuple[int, int]:
 
 
 def _pad_value(draw: Draw, value: Value) -> int:
-    return draw(st.sampled_from([0, value.low, value.high])) if value.type.low <= 0 else value.type.low
+    zero = [] if value.type.bipolar else [0]
+    return draw(st.sampled_from([*zero, value.low, value.high]))
 
 
 def _constants(
@@ -179,7 +196,7 @@ def _window(draw: Draw) -> tuple[tuple[int, int], tuple[int, int], Pads]:
 
 
 def _table(draw: Draw, rng: np.random.Generator, value: Value) -> Table:
-    type = draw(types())
+    type = draw(types(bipolar=False))
     table = rng.integers(type.low, type.high, 1 << value.type.bits, endpoint=True)
     return Table(table.astype(storage(type)), value.type, type)
 

@@ -35,7 +35,10 @@ class ScaleKind(enum.StrEnum):
 
 @dataclass(frozen=True)
 class IntType:
-    """Two's complement (signed) or unsigned integers of 1 to 32 bits."""
+    """Two's complement (signed) or unsigned integers of 1 to 32 bits.
+
+    One signed bit is bipolar: it holds -1 and +1, on a wire as 0 and 1, and never 0.
+    """
 
     bits: int
     signed: bool
@@ -47,6 +50,11 @@ class IntType:
             )
 
     @property
+    def bipolar(self) -> bool:
+        """Whether only -1 and +1 are held."""
+        return self.bits == 1 and self.signed
+
+    @property
     def low(self) -> int:
         """The smallest representable integer."""
         return -(1 << (self.bits - 1)) if self.signed else 0
@@ -54,14 +62,14 @@ class IntType:
     @property
     def high(self) -> int:
         """The largest representable integer."""
-        return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
+        return max(1, (1 << (self.bits - 1)) - 1) if self.signed else (1 << self.bits) - 1
 
     @classmethod
     def holding(cls, low: int, high: int) -> IntType:
-        """The narrowest type that holds every integer of [low, high]; unsigned where low >= 0."""
+        """The narrowest type that holds every integer of [low, high]; unsigned where low >= 0, never bipolar."""
         if low >= 0:
             return cls(max(1, int(high).bit_length()), signed=False)
-        return cls(max((-low - 1).bit_length(), max(high, 0).bit_length()) + 1, signed=True)
+        return cls(max(1, (-low - 1).bit_length(), max(high, 0).bit_length()) + 1, signed=True)
 
     def __str__(self) -> str:
         return f"{'' if self.signed else 'u'}int{self.bits}"
@@ -97,8 +105,8 @@ class QuantSpec:
     scale_kind: ScaleKind = ScaleKind.REAL
 
     def __post_init__(self) -> None:
-        if not 2 <= self.bits <= 16:
-            raise BitfabError(f"{self.bits} bits asked for: weights and activations take 2 to 16 bits")
+        if not 1 <= self.bits <= 16:
+            raise BitfabError(f"{self.bits} bits asked for: weights and activations take 1 to 16 bits")
         if self.symmetric and not self.signed:
             raise BitfabError("a symmetric quantization needs a signed type: use signed=True or symmetric=False")
 
@@ -125,7 +133,9 @@ def round_shift(x: IntArray, shift: IntArray | int, rounding: Rounding) -> IntAr
 
 
 def quantize(x: FloatArray, qparams: QParams, type: IntType) -> IntArray:
-    """Real values (batch, *shape) to integers: `clip(round_half_even(x / scale) + zero_point)`."""
+    """Real values (batch, *shape) to integers: `clip(round_half_even(x / scale) + zero_point)`; bipolar: the sign."""
+    if type.bipolar:
+        return np.where(np.asarray(x) >= 0, 1, -1).astype(storage(type))
     scale = qparams.scale_array(x.ndim - 1)
     codes = np.rint(np.asarray(x, dtype=np.float64) / scale) + qparams.zero_point
     return np.clip(codes, type.low, type.high).astype(storage(type))

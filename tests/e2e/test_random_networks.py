@@ -14,7 +14,7 @@ from bitfab.dtypes import quantize as to_integers
 from bitfab.errors import BitfabError
 from bitfab.hw import generate
 from bitfab.ir import Graph
-from bitfab.ir.ops import Reshape
+from bitfab.ir.ops import Reshape, Table, Threshold
 from bitfab.ir.passes.prune import prune
 from bitfab.ir.run import run
 from bitfab.ir.run_fast import run_fast
@@ -23,6 +23,7 @@ from tests.nets import Spec, build, specs
 from tests.strategies import ALL_OPS, batch, graphs
 
 HARDWARE_OPS = tuple(op for op in ALL_OPS if op is not Reshape)
+BINARY_OPS = (Threshold, *(op for op in HARDWARE_OPS if op is not Table))
 SETTINGS = {
     "deadline": None,
     "derandomize": True,
@@ -69,7 +70,20 @@ def test_rtl_equals_the_definition_at_every_stream(spec: Spec) -> None:
 def test_rtl_equals_the_definition_for_any_integer_graph(graph: Graph, parallelism: int) -> None:
     """Widths, signs, roundings and clips that no quantizer would choose."""
     assume(len(graph.inputs) == 1 and len(graph.nodes) >= 3)
+    _prove(prune(replace(graph, outputs=(graph.nodes[-1].name,))), parallelism)
+
+
+@settings(max_examples=3, **SETTINGS)
+@given(graphs(ops=BINARY_OPS, max_nodes=8), st.integers(8, 40))
+def test_rtl_equals_the_definition_where_values_are_bipolar(graph: Graph, parallelism: int) -> None:
+    assume(len(graph.inputs) == 1)
     graph = prune(replace(graph, outputs=(graph.nodes[-1].name,)))
+    read = [graph.values[name] for node in graph for name in node.inputs]
+    assume(sum(value.type.bipolar for value in read) >= 2 and any(isinstance(n.op, Threshold) for n in graph))
+    _prove(graph, parallelism)
+
+
+def _prove(graph: Graph, parallelism: int) -> None:
     try:
         design = generate(graph, parallelism=parallelism)
     except BitfabError as error:  # dilation, and values in another order than the stream's, have no hardware

@@ -11,6 +11,7 @@ from tests.rtl.harness import RTL
 Parameters = dict[str, int | str]
 
 SCALED: Parameters = {"InBits": 21, "Words": 32, "MinShift": 20, "ScaleFile": "rom.mem"}
+LEVELS: Parameters = {"InBits": 20, "ThresholdBits": 20, "ThresholdFile": "rom.mem"}
 LEGAL: list[tuple[str, Parameters]] = [
     ("skid", {"Bits": 1}),
     ("fifo", {"Bits": 1, "Depth": 1}),
@@ -23,11 +24,17 @@ LEGAL: list[tuple[str, Parameters]] = [
     ("width", {"InLanes": 2, "OutLanes": 2}),
     ("concat", {"WordsA": 1, "WordsB": 7}),
     ("add", {"ASigned": 0, "BSigned": 0}),
+    ("add", {"OutSigned": 0, "OutBits": 3}),
     ("add", {"ABits": 1, "BBits": 12, "BSigned": 0, "OutBits": 20, "Lanes": 3}),
     ("argmax", {"Words": 1}),
     ("argmax", {"Bits": 1, "Signed": 0, "Words": 5, "IndexBits": 9}),
     ("table", {"TableFile": "rom.mem"}),
     ("table", {"InBits": 1, "OutBits": 1, "Lanes": 4, "TableFile": "rom.mem"}),
+    ("bipolar", {"Lanes": 3}),
+    ("threshold", LEVELS),
+    ("threshold", {**LEVELS, "InSigned": 0, "OutBits": 4, "Levels": 15, "Lanes": 2, "Words": 3}),
+    ("threshold", {**LEVELS, "OutBits": 1, "Levels": 1, "Words": 2, "ThresholdBits": 3}),
+    ("threshold", {**LEVELS, "InBits": 1, "InSigned": 0, "OutBits": 4, "Low": -8, "Lanes": 3}),
     ("requantize", SCALED),
     ("requantize", {**SCALED, "InBits": 8, "InSigned": 0, "InputZero": 255, "ExtraBits": 5, "MinShift": 46}),
     ("requantize", {**SCALED, "InBits": 32, "Lanes": 3, "Words": 1, "Rounding": 2, "ExtraBits": 1}),
@@ -42,6 +49,9 @@ ILLEGAL: list[tuple[str, Parameters, str]] = [
     ("concat", {"WordsB": 0}, "WordsA and WordsB must be at least 1"),
     ("argmax", {"Words": 5, "IndexBits": 2}, "IndexBits cannot hold the last index"),
     ("table", {}, "TableFile must name a file"),
+    ("threshold", {}, "ThresholdFile must name a file"),
+    ("threshold", {**LEVELS, "Levels": 16}, "Levels must be 1 to 15"),
+    ("bipolar", {"Lanes": 0}, "Lanes must be at least 1"),
     ("requantize", {}, "ScaleFile must name a file"),
     ("requantize", {**SCALED, "Rounding": 4}, "Rounding must be 0 to 3"),
     ("requantize", {**SCALED, "Low": 5, "High": 4}, "Low must not exceed High"),
@@ -54,6 +64,7 @@ INFERRED: list[tuple[str, Parameters, tuple[int, int], tuple[int, int, int]]] = 
     ("requantize", SCALED, (21, 8), (2, 0, 0)),
     ("requantize", {**SCALED, "InBits": 18}, (18, 8), (1, 0, 0)),
     ("requantize", {"MultiplierBits": 0, "MinShift": 3}, (16, 8), (0, 0, 0)),
+    ("threshold", {**LEVELS, "Levels": 1, "OutBits": 1, "Words": 32}, (20, 1), (0, 0, 0)),
 ]
 
 

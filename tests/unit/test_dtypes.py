@@ -90,6 +90,7 @@ def test_the_type_that_holds_a_range_is_the_narrowest(low: int, span: int) -> No
     assert type.low <= low
     assert high <= type.high
     assert type.signed == (low < 0)
+    assert not type.bipolar
     if type.bits > 1 + type.signed:
         narrower = IntType(type.bits - 1, type.signed)
         assert low < narrower.low or high > narrower.high
@@ -101,7 +102,22 @@ def test_storage_holds_the_type(bits: int, signed: bool) -> None:
     limits = np.iinfo(storage(type))
     assert limits.min <= type.low <= type.high <= limits.max
     assert limits.bits == 8 or limits.bits // 2 < bits
-    assert type.high - type.low + 1 == 1 << bits
+    assert type.high - type.low + 1 == 1 << bits or type.bipolar
+
+
+def test_one_signed_bit_is_bipolar() -> None:
+    type = IntType(1, signed=True)
+    assert (type.low, type.high, type.bipolar) == (-1, 1, True)
+    assert not any(IntType(bits, signed).bipolar for bits, signed in ((1, False), (2, True), (2, False)))
+    assert IntType.holding(-1, 0) == IntType.holding(-1, 1) == IntType(2, signed=True)  # which hold 0 as well
+
+
+@given(x=st.lists(st.floats(-4, 4), min_size=1, max_size=8), scale=st.floats(0.01, 10))
+def test_bipolar_codes_are_signs(x: list[float], scale: float) -> None:
+    codes = quantize(np.array([[*x, -0.0, 0.0]]), QParams((scale,)), IntType(1, signed=True))
+    np.testing.assert_array_equal(codes, [[*(1 if value >= 0 else -1 for value in x), 1, 1]])
+    assert codes.dtype == np.int8
+    np.testing.assert_array_equal(dequantize(codes, QParams((scale,))), codes * scale)
 
 
 def test_quantize_rounds_half_to_even_and_saturates() -> None:
@@ -128,5 +144,6 @@ def test_impossible_types_and_scales_are_refused() -> None:
             QParams(scale)
     with pytest.raises(BitfabError, match="symmetric"):
         QuantSpec(signed=False)
-    with pytest.raises(BitfabError, match="2 to 16"):
-        QuantSpec(bits=1)
+    for bits in (0, 17):
+        with pytest.raises(BitfabError, match="1 to 16"):
+            QuantSpec(bits=bits)

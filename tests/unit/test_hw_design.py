@@ -11,7 +11,7 @@ from bitfab.dtypes import IntType
 from bitfab.errors import BitfabError
 from bitfab.hw import generate, write_files
 from bitfab.ir import Builder, Graph
-from bitfab.ir.ops import Add, Argmax, Concat, Conv2d, MaxPool2d, Reshape, Upsample
+from bitfab.ir.ops import Add, Argmax, Concat, Conv2d, MaxPool2d, Reshape, Threshold, Upsample
 from bitfab.output import MARKER
 
 UINT8 = IntType(8, signed=False)
@@ -95,6 +95,14 @@ def test_a_value_beside_itself_is_held_for_a_pixel() -> None:
                 x,
             ),
             r"holes: dilation \(2, 1\) has no hardware yet",
+        ),
+        (
+            lambda b, x: b.add("act", Threshold(np.zeros((1, 16), int), UINT8, 0), x),
+            "act: 16 thresholds, but the hardware has up to 15; use 4 bits or fewer, or a requantize",
+        ),
+        (
+            lambda b, x: b.add("act", Threshold(np.zeros((16, 1), int), UINT8, 0), b.add("flat", Reshape((16,)), x)),
+            "act: has no hardware behind a flatten with thresholds for each value",
         ),
     ],
 )

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitfab.dtypes import IntType
-from bitfab.hw.memories import mem_file, scale_fields, scales, table, to_stream
-from bitfab.ir.ops import Requantize, Table
+from bitfab.hw.memories import mem_file, scale_fields, scales, table, thresholds, to_stream
+from bitfab.ir import Value
+from bitfab.ir.ops import Requantize, Table, Threshold
 
 
 @st.composite
@@ -41,7 +42,7 @@ def test_streams_go_by_rows_pixels_channels(
     channels = 2 * half
     lanes = data.draw(st.sampled_from([d for d in range(1, channels + 1) if channels % d == 0]))
     values = np.arange(batch * channels * height * width).reshape(batch, channels, height, width)
-    words = to_stream(values, (channels, height, width), lanes)
+    words = to_stream(values, (channels, height, width), lanes, IntType(8, signed=False))
     index = 0
     for n in range(batch):
         for y in range(height):
@@ -50,6 +51,17 @@ def test_streams_go_by_rows_pixels_channels(
                     assert words[index].tolist() == values[n, c : c + lanes, y, x].tolist()
                     index += 1
     assert index == len(words)
+
+
+def test_bipolar_values_travel_as_one_bit() -> None:
+    signs = np.array([[1, -1, -1, 1]], dtype=np.int8)
+    assert to_stream(signs, (4, 1, 1), 2, IntType(1, signed=True)).tolist() == [[1, 0], [0, 1]]
+
+
+def test_thresholds_end_where_the_input_does() -> None:
+    x = Value("x", (1,), IntType(8, signed=True), -20, 30)
+    op = Threshold(np.array([[-(1 << 31), -20, 0, 31, 1 << 31]]), IntType(3, signed=False), 0)
+    assert thresholds(op, x).tolist() == [[-20, -20, 0, 31, 31]]
 
 
 def test_scales_hold_multiplier_below_extra_shift() -> None:

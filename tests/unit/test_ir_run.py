@@ -10,22 +10,27 @@ from torch import Tensor
 
 from bitfab.dtypes import IntType
 from bitfab.errors import BitfabError
-from bitfab.ir import Builder, run
+from bitfab.ir import Builder, Graph, run
 from bitfab.ir.ops import (
+    Add,
     Argmax,
+    Concat,
     Conv2d,
     ConvTranspose2d,
     Dense,
     MaxPool2d,
     Op,
+    Requantize,
     Reshape,
     SumPool2d,
     Table,
+    Threshold,
     Upsample,
 )
 
 RNG = np.random.default_rng(0)
 INT8 = IntType(8, signed=True)
+BIPOLAR = IntType(1, signed=True)
 
 
 def integers(*shape: int) -> np.ndarray:
@@ -114,6 +119,90 @@ def test_argmax_is_the_first_of_the_largest() -> None:
     builder = Builder("argmax")
     graph = builder.build((builder.add("node", Argmax(), builder.input("x", (4,), INT8)),))
     np.testing.assert_array_equal(run(graph, np.array([[1, 5, 5, 0], [-3, -3, -3, -3]])), [[1], [0]])
+
+
+def single(op: Op, shape: tuple[int, ...], type: IntType) -> Graph:
+    builder = Builder("single")
+    return builder.build((builder.add("node", op, builder.input("x", shape, type)),))
+
+
+def test_threshold_counts_what_is_reached() -> None:
+    graph = single(Threshold(np.array([[-5, 0, 0], [1, 2, 3]]), IntType(3, signed=True), -2), (2,), INT8)
+    x = np.array([[-128, 0], [-6, 1], [-5, 2], [-1, 3], [0, 127]])
+    np.testing.assert_array_equal(run(graph, x), [[-2, -2], [-2, -1], [-1, 0], [-1, 1], [1, 1]])
+    assert (graph.output_values[0].low, graph.output_values[0].high) == (-2, 1)
+
+
+def test_a_bipolar_threshold_is_the_sign() -> None:
+    x = integers(3, 4, 2, 5)
+    one_row = run(single(Threshold(np.array([[0]]), BIPOLAR, -1), (4, 2, 5), INT8), x)
+    np.testing.assert_array_equal(one_row, np.where(x >= 0, 1, -1))
+    rows = run(single(Threshold(np.arange(4)[:, None], BIPOLAR, -1), (4, 2, 5), INT8), x)
+    np.testing.assert_array_equal(rows, np.where(x >= np.arange(4)[:, None, None], 1, -1))
+
+
+def test_thresholds_absorb_scale_and_offset() -> None:
+    """The levels of `clip(round_half_up(scale * x + offset), 0, 15)`, read off a float reference."""
+    scale, offset = np.array([0.07, 0.31, 0.013]), np.array([3.2, -8.1, 6.9])
+    thresholds = np.ceil((np.arange(1, 16) - 0.5 - offset[:, None]) / scale[:, None]).astype(int)
+    graph = single(Threshold(thresholds, IntType(4, signed=False), 0), (3, 1, 2000), IntType(12, signed=True))
+    x = RNG.integers(-2048, 2048, (1, 3, 1, 2000))
+    expected = np.clip(np.floor(scale[:, None, None] * x + offset[:, None, None] + 0.5), 0, 15)
+    np.testing.assert_array_equal(run(graph, x), expected)
+
+
+def test_bipolar_values_flow() -> None:
+    """-1 and +1 stay so through pools, concatenation and shapes, and become ordinary integers in sums."""
+    builder = Builder("bipolar")
+    x = builder.input("x", (2, 4, 4), BIPOLAR)
+    weight = RNG.choice([-1, 1], (3, 2, 3, 3))
+    both = builder.add("both", Concat(), (x, x))
+    pooled = builder.add("pool", MaxPool2d((3, 3), (1, 1), (1, 1, 1, 1)), both)
+    spread = builder.add("spread", Upsample((2, 2)), pooled)
+    flat = builder.add("flat", Reshape((256,)), spread)
+    conv = builder.add("conv", Conv2d(weight, np.zeros(3, int), padding=(1, 1, 1, 1), pad_value=-1), x)
+    total = builder.add("sum", Add(), (x, x))
+    sums = builder.add("sums", SumPool2d((2, 2), (2, 2)), x)
+    graph = builder.build((pooled, spread, flat, conv, total, sums))
+    assert [value.type for value in graph.output_values[:3]] == [BIPOLAR] * 3
+    signatures = [(str(value.type), value.low, value.high) for value in graph.output_values[3:]]
+    assert signatures == [("int6", -18, 18), ("int3", -2, 2), ("int4", -4, 4)]
+    signs = RNG.choice([-1, 1], (2, 2, 4, 4))
+    found = run(graph, signs)
+    assert all(set(np.unique(values)) <= {-1, 1} for values in found[:3])
+    padded = np.pad(signs, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-1)
+    np.testing.assert_array_equal(found[3], F.conv2d(torch_of(padded), torch_of(weight)).numpy())
+
+
+@pytest.mark.parametrize(
+    ("op", "message"),
+    [
+        (Threshold(np.zeros((3, 1), int), BIPOLAR, -1), "3 rows of thresholds do not fit 2 channels"),
+        (Threshold(np.array([[1, 0]]), IntType(2, False), 0), "must ascend"),
+        (Threshold(np.array([[200, 100]], np.uint8), IntType(2, False), 0), "must ascend"),
+        (Threshold(np.zeros((1, 4), int), IntType(2, False), 0), "0 and 4 steps of 1 do not fit uint2"),
+        (Threshold(np.zeros((1, 3), int), IntType(2, True), -1), "-1 and 3 steps of 1 do not fit int2"),
+        (Threshold(np.zeros((1, 2), int), BIPOLAR, -1), "2 steps of 2 do not fit int1, which takes .* one threshold"),
+        (Threshold(np.zeros((1, 1), int), BIPOLAR, 0), "0 and 1 steps of 2 do not fit int1"),
+        (Requantize(np.array([1]), np.array([0]), BIPOLAR, -1, 1), "use a threshold"),
+        (Table(np.ones(256, int), INT8, BIPOLAR), "use a threshold"),
+    ],
+)
+def test_what_gives_no_bipolar_or_ordered_levels_is_refused(op: Op, message: str) -> None:
+    with pytest.raises(BitfabError, match=message):
+        single(op, (2,), INT8)
+
+
+def test_a_table_of_bipolar_values_is_refused() -> None:
+    with pytest.raises(BitfabError, match="no bipolar values in or out"):
+        single(Table(np.array([0, 1]), BIPOLAR, INT8), (2,), BIPOLAR)
+
+
+def test_a_bipolar_input_has_no_zero() -> None:
+    graph = single(Upsample((1, 1)), (1, 1, 2), BIPOLAR)
+    np.testing.assert_array_equal(run(graph, np.array([[[[1, -1]]]])), [[[[1, -1]]]])
+    with pytest.raises(BitfabError, match=r"^x: integers 0 given, -1 and \+1 expected; it is bipolar$"):
+        run(graph, np.array([[[[1, 0]]]]))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import gc
 import multiprocessing
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 
 from bitfab.dtypes import IntType, Rounding
 from bitfab.errors import BitfabError
-from bitfab.ir import Builder, Graph, fast_kernels, run, trace
+from bitfab.ir import Builder, Graph, run, trace
 from bitfab.ir import run_fast as executor
-from bitfab.ir.ops import Add, Conv2d, Dense, MaxPool2d, Op, Requantize, SumPool2d
+from bitfab.ir.kernels import elementwise, products
+from bitfab.ir.ops import Add, Conv2d, ConvTranspose2d, Dense, MaxPool2d, Op, Requantize, SumPool2d, Threshold
 from bitfab.ir.run_fast import run_fast
 from tests.strategies import ALL_OPS, batch, graphs
 
@@ -75,6 +77,25 @@ def test_what_no_float_holds_is_left_to_the_definition(rounding: Rounding) -> No
     assert_equal(graph, np.random.default_rng(0).integers(-(1 << 31), 1 << 31, (9, 64)))
 
 
+@pytest.mark.parametrize("bits", [1, 6, 8, 20, 26, 32])
+@pytest.mark.parametrize(
+    ("signed", "type"), [(True, IntType(1, True)), (True, IntType(4, True)), (False, IntType(4, False))]
+)
+def test_thresholds_at_every_edge(bits: int, signed: bool, type: IntType) -> None:
+    """Around each threshold, at both ends of the input's type, and with thresholds beyond them."""
+    source = IntType(bits, signed)
+    rng, levels = np.random.default_rng(bits), 1 if type.bipolar else 15
+    thresholds = rng.integers(source.low, source.high, (3, levels), endpoint=True)
+    thresholds[0, 0], thresholds[1, -1], thresholds[2] = source.low - 9, source.high + 9, source.high + 1
+    thresholds.sort(axis=1)
+    x = np.concatenate([thresholds - 1, thresholds, thresholds + 1], axis=1).clip(source.low, source.high)
+    if source.bipolar:
+        x = np.where(x < 0, -1, 1)
+    op = Threshold(thresholds, type, type.low)
+    assert_equal(single(op, (3, 1, x.shape[1]), source), x[None, :, None])
+    assert_equal(single(replace(op, thresholds=thresholds[:1]), x.shape, source), np.stack([x, x[:, ::-1]]))
+
+
 def layers() -> list[tuple[Op, IntType]]:
     """Convolutions that need int8, float32, float64 and an exact uncentred sum."""
     rng = np.random.default_rng(0)
@@ -97,10 +118,15 @@ def layers() -> list[tuple[Op, IntType]]:
 @pytest.mark.parametrize("int8", [True, False])
 def test_convolutions_at_their_limits(case: int, int8: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not int8:
-        monkeypatch.setattr(fast_kernels, "int8_is_exact", lambda: False)
+        monkeypatch.setattr(products, "int8_is_exact", lambda: False)
     op, type = layers()[case]
     graph = single(op, (op.weight.shape[1] * op.groups, 9, 8), type)
     assert_equal(graph, *batch(graph, case, size=5))
+
+
+def test_a_transposed_convolution_cropped_beyond_its_pixels() -> None:
+    op = ConvTranspose2d(np.array([[[[3]]]]), np.array([5]), padding=(0, 2, 0, -2), pad_value=-7)
+    assert_equal(single(op, (1, 1, 1), IntType(8, signed=True)), np.array([[[[9]]]]))
 
 
 @pytest.fixture
@@ -129,7 +155,7 @@ def small_network() -> Graph:
 def test_pieces_chunks_and_threads_join(size: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "PIECE", 3 * 4 * 6 * 6)
     monkeypatch.setattr(executor, "LEAST", 1)
-    monkeypatch.setattr(fast_kernels, "CHUNK", 50)
+    monkeypatch.setattr(elementwise, "CHUNK", 50)
     graph = small_network()
     assert_equal(graph, *batch(graph, 0, size=size))
     assert torch.get_num_threads() == threads
@@ -170,6 +196,15 @@ def test_max_pools_before_requantize(rounding: Rounding, bits: int, pools: tuple
     graph = builder.build((y,))
     moved = [isinstance(node.op, MaxPool2d) for node in executor._pools_first(graph)]
     assert moved == ([False, True] if strides == [(1, 1)] else [True] * len(strides) + [False])
+    assert_equal(graph, *batch(graph, 0, size=5))
+
+
+def test_max_pool_before_threshold() -> None:
+    builder = Builder("pools")
+    x = builder.input("x", (3, 8, 8), IntType(20, signed=True))
+    y = builder.add("act", Threshold(np.array([[-5], [0], [90000]]), IntType(1, signed=True), -1), x)
+    graph = builder.build((builder.add("pool", MaxPool2d((2, 2), (2, 2)), y),))
+    assert [isinstance(node.op, MaxPool2d) for node in executor._pools_first(graph)] == [True, False]
     assert_equal(graph, *batch(graph, 0, size=5))
 
 

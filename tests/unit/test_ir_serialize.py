@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bitfab.dtypes import IntType, QParams
 from bitfab.errors import BitfabError
 from bitfab.ir import Builder, Graph, run
-from bitfab.ir.ops import Conv2d, Requantize, Reshape, Table
+from bitfab.ir.ops import Conv2d, Requantize, Reshape, Table, Threshold
 from bitfab.ir.serialize import load, save
 from tests.strategies import batch, graphs
 
@@ -36,7 +36,7 @@ def example() -> Graph:
     return builder.build((builder.add("flat", Reshape((120,)), x),))
 
 
-@given(graph=graphs(), seed=st.integers(0, 99))
+@given(graph=graphs() | graphs(ops=(Threshold, Conv2d)), seed=st.integers(0, 99))
 @settings(deadline=None, max_examples=60)
 def test_round_trip(graph: Graph, seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     first, second = (tmp_path_factory.mktemp("graph") / name for name in ("a.safetensors", "b.safetensors"))

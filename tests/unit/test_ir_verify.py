@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from bitfab.dtypes import IntType, QParams
 from bitfab.errors import BitfabError
 from bitfab.ir import Builder, Graph, Node
-from bitfab.ir.ops import Add, Conv2d, ConvTranspose2d, Dense, MaxPool2d, Op
+from bitfab.ir.ops import Add, Conv2d, ConvTranspose2d, Dense, MaxPool2d, Op, SumPool2d, Threshold
 from bitfab.ir.verify import verify
 from tests.strategies import graphs
 
@@ -62,6 +62,7 @@ def with_value(index: int, **changes: object) -> Graph:
         (with_value(0, high=20000, type=IntType(16, True)), "conv: stored as .* but the operation gives"),
         (with_value(0, high=1 << 20), "conv: range .* does not fit"),
         (with_value(1, shape=(3, 2, 3)), "pool: stored as"),
+        (with_value(1, type=IntType(1, True), low=-1, high=0), "pool: .* bipolar .* ends in 0"),
         (with_value(1, shape=(3, 2, 2.0)), "pool: shape"),
         (with_value(0, qparams=QParams((1.0, 2.0))), "conv: .* 3 channels"),
         (with_node(1, inputs=("conv", "conv")), "pool: MaxPool2d: 2 inputs, 1 expected"),
@@ -88,6 +89,38 @@ def with_value(index: int, **changes: object) -> Graph:
 def test_faults_are_named(graph: Graph, message: str) -> None:
     with pytest.raises(BitfabError, match=message):
         verify(graph)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        conv(padding=(1, 0, 0, 0)),
+        ConvTranspose2d(np.full((2, 3, 2, 2), 5), np.zeros(3, int)),
+        SumPool2d((2, 2), (2, 2), (0, 0, 0, 1)),
+    ],
+)
+def test_bipolar_images_are_padded_with_minus_or_plus_one(op: Op) -> None:
+    for pad in (-1, 0, 1):
+        builder = Builder("bipolar")
+        x = builder.input("x", (2, 6, 6), IntType(1, signed=True))
+        graph = builder.build((builder.add("layer", replace(op, pad_value=pad), x),))
+        if pad:
+            verify(graph)
+        else:
+            with pytest.raises(BitfabError, match=r"^layer: pad value 0 of a bipolar input.* pad with -1 or \+1$"):
+                verify(graph)
+
+
+def test_bipolar_images_need_no_pad_value_without_padding() -> None:
+    builder = Builder("bipolar")
+    x = builder.input("x", (2, 6, 6), IntType(1, signed=True))
+    verify(builder.build((builder.add("layer", conv(), x),)))
+
+
+def test_thresholds_have_two_axes() -> None:
+    op = Threshold(np.array([0]), UINT8, 0)
+    with pytest.raises(BitfabError, match=r"thresholds of Threshold has shape \(1,\); 2 axes"):
+        verify(with_op(op))
 
 
 def test_sums_beyond_64_bits_are_refused() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from bitfab.dtypes import Rounding
 from bitfab.hw import memories
 from bitfab.hw.plan import Engine
@@ -19,6 +21,7 @@ from bitfab.ir.ops import (
     Requantize,
     SumPool2d,
     Table,
+    Threshold,
     Upsample,
 )
 
@@ -117,6 +120,27 @@ def _requantize(engine: Engine) -> Block:
     )
 
 
+def _threshold(engine: Engine) -> Block:
+    op, x, lanes = engine.node.op, engine.values[0], engine.lanes_in
+    assert isinstance(op, Threshold)
+    rows = memories.thresholds(op, x)
+    bits = _signed_bits(int(rows.min()), int(rows.max()))
+    words = rows if len(rows) > 1 else np.repeat(rows, lanes, axis=0)
+    parameters: Parameters = {
+        "InBits": x.type.bits,
+        "InSigned": int(x.type.signed),
+        "OutBits": op.type.bits,
+        "Lanes": lanes,
+        "Words": len(words) // lanes,
+        "Levels": rows.shape[1],
+        "Low": 0 if op.type.bipolar else op.low,
+        "ThresholdBits": bits,
+    }
+    return Block(
+        "threshold", parameters, {"ThresholdFile": memories.mem_file(words.reshape(-1, lanes * rows.shape[1]), bits)}
+    )
+
+
 def _table(engine: Engine) -> Block:
     op = engine.node.op
     assert isinstance(op, Table)
@@ -128,7 +152,10 @@ def _add(engine: Engine) -> Block:
     parameters: Parameters = {}
     for side, value in zip("AB", engine.values, strict=True):
         parameters |= {f"{side}Bits": value.type.bits, f"{side}Signed": int(value.type.signed)}
-    return Block("add", parameters | {"Lanes": engine.lanes_in, "OutBits": engine.node.output.type.bits})
+    output = engine.node.output.type
+    return Block(
+        "add", parameters | {"Lanes": engine.lanes_in, "OutBits": output.bits, "OutSigned": int(output.signed)}
+    )
 
 
 def _concat(engine: Engine) -> Block:
@@ -152,6 +179,7 @@ _BLOCKS: dict[type, Callable[[Engine], Block]] = {
     SumPool2d: _pool,
     Upsample: _upsample,
     Requantize: _requantize,
+    Threshold: _threshold,
     Table: _table,
     Add: _add,
     Concat: _concat,

@@ -12,7 +12,7 @@ from bitfab.hw.plan import Engine, plan
 from bitfab.hw.render_verilog import library, render_top
 from bitfab.hw.schedule import schedule
 from bitfab.ir.graph import Graph
-from bitfab.ir.ops import macs
+from bitfab.ir.infer import macs
 from bitfab.ir.verify import verify
 from bitfab.output import MARKER
 

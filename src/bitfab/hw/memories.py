@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from bitfab.dtypes import IntArray
+from bitfab.dtypes import IntArray, IntType
 from bitfab.hw.design import Shape3
 from bitfab.hw.plan import Engine
-from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense, Requantize, Table
+from bitfab.ir.graph import Value
+from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense, Requantize, Table, Threshold
 
 
 def mem_file(words: IntArray | Sequence[Sequence[int]], bits: Sequence[int] | int) -> str:
@@ -30,9 +31,12 @@ def mem_file(words: IntArray | Sequence[Sequence[int]], bits: Sequence[int] | in
     return "".join([f"{word:0{digits}x}\n" for word in packed.tolist()])
 
 
-def to_stream(values: IntArray, shape: Shape3, lanes: int) -> IntArray:
-    """Values (batch, ...) in graph order to words (batch * words, lanes) in stream order; `shape` is the stream's."""
-    images = values.reshape(len(values), *shape)
+def to_stream(values: IntArray, shape: Shape3, lanes: int, type: IntType) -> IntArray:
+    """Values (batch, ...) in graph order to words (batch * words, lanes) in stream order; `shape` is the stream's.
+
+    Bipolar values become what their wire carries: 0 for -1, 1 for +1.
+    """
+    images = (np.maximum(values, 0) if type.bipolar else values).reshape(len(values), *shape)
     return images.transpose(0, 2, 3, 1).reshape(-1, lanes)
 
 
@@ -95,6 +99,11 @@ def scales(op: Requantize, lanes: int) -> str:
     return mem_file(
         rows.reshape(-1, lanes, 2)[:, :, kept].reshape(-1, lanes * len(kept)), [widths[i] for i in kept] * lanes
     )
+
+
+def thresholds(op: Threshold, x: Value) -> IntArray:
+    """The thresholds (rows, L) no further out than the input's range: from its low (always reached) to high + 1."""
+    return np.clip(op.thresholds.astype(np.int64), x.low, x.high + 1)
 
 
 def table(op: Table) -> str:

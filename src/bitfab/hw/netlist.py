@@ -61,12 +61,20 @@ class Netlist:
         self.fifos.append(Fifo(f"u_{name}", stream.name, depth))
         return fresh
 
-    def stream(self, name: str, value: str, lanes: int) -> Stream:
+    def widened(self, stream: Stream, bits: int) -> Stream:
+        """The stream itself, or its bipolar lanes as the two bits that a block wants to calculate with."""
+        if stream.bits == bits:
+            return stream
+        fresh = self.stream(f"{stream.name}_signed", stream.value, stream.lanes, bits)
+        self.add(fresh.name, "bipolar", {"Lanes": stream.lanes}, [stream], [fresh], stream.value)
+        return fresh
+
+    def stream(self, name: str, value: str, lanes: int, bits: int | None = None) -> Stream:
         names = {stream.name for stream in self.streams}
         unique = (
             name if name not in names else next(f"{name}_{i}" for i in range(2, 1000) if f"{name}_{i}" not in names)
         )
-        stream = Stream(unique, value, self.graph.values[value].type.bits, lanes, self.shapes[value])
+        stream = Stream(unique, value, bits or self.graph.values[value].type.bits, lanes, self.shapes[value])
         self.streams.append(stream)
         return stream
 
@@ -140,6 +148,7 @@ def _add_engine(netlist: Netlist, engine: Engine) -> None:
     node = engine.node
     join = isinstance(node.op, Add | Concat)
     inputs = [netlist.consume(name, engine.lanes_in, node.name if join else None) for name in node.inputs]
+    inputs = [netlist.widened(stream, value.type.bits) for stream, value in zip(inputs, engine.values, strict=True)]
     if isinstance(node.op, Concat):
         inputs = _chained_concat(netlist, node, inputs)
     made = block(engine)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from bitfab.dtypes import IntType
 from bitfab.errors import BitfabError
 from bitfab.hw import folding as fold
 from bitfab.hw.design import Folding, Shape3
@@ -22,11 +23,13 @@ from bitfab.ir.ops import (
     Reshape,
     SumPool2d,
     Table,
+    Threshold,
     Upsample,
 )
 
 # A stage that is not the slowest must not slow it down: it gets lanes for this share of the slowest one's cycles.
 HEADROOM = 0.8
+MAX_LEVELS = 15  # thresholds a channel, compared all at once
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ class Window:
 
 @dataclass(frozen=True)
 class Engine:
-    """A node in hardware: the values it reads, the shapes (C, H, W) of its streams, lanes in and out, and the cycles
-    it is busy an image."""
+    """A node in hardware: the values as it reads them, the shapes (C, H, W) of its streams, lanes in and out, and the
+    cycles it is busy an image."""
 
     node: Node
     values: tuple[Value, ...]
@@ -108,7 +111,16 @@ def stream_shapes(graph: Graph) -> dict[str, Shape3]:
                 raise BitfabError(
                     f"{node.name}: has no hardware behind a flatten with a scale for each value; use one scale"
                 )
-            case Requantize() | Table():
+            case Threshold(thresholds=thresholds) if flattened and len(thresholds) > 1:
+                raise BitfabError(
+                    f"{node.name}: has no hardware behind a flatten with thresholds for each value; put it before"
+                )
+            case Threshold(thresholds=thresholds) if thresholds.shape[1] > MAX_LEVELS:
+                raise BitfabError(
+                    f"{node.name}: {thresholds.shape[1]} thresholds, but the hardware has up to {MAX_LEVELS}; "
+                    "use 4 bits or fewer, or a requantize"
+                )
+            case Requantize() | Threshold() | Table():
                 shapes[node.name] = first
             case Reshape() | Add() | Concat() | Argmax() if flattened or isinstance(node.op, Reshape):
                 raise BitfabError(
@@ -144,7 +156,7 @@ def _input(node: Node, shapes: Mapping[str, Shape3]) -> Shape3:
 
 def _engine(node: Node, graph: Graph, shapes: Mapping[str, Shape3], folding: Folding | None, budget: int) -> Engine:
     inputs, output = tuple(shapes[name] for name in node.inputs), shapes[node.name]
-    values = tuple(graph.values[name] for name in node.inputs)
+    values = tuple(_as_read(node, graph.values[name]) for name in node.inputs)
     if folding is not None:
         window = _multiplying_window(node, inputs[0], output, folding)
         cycles = window.reads * output[1] * output[2]
@@ -157,14 +169,19 @@ def _engine(node: Node, graph: Graph, shapes: Mapping[str, Shape3], folding: Fol
         case Add() | Concat():
             common = next(d for d in reversed(fold.divisors(lanes_for(output, budget))) if _divides_all(d, inputs))
             return Engine(node, values, inputs, output, common, common, _words(output) // common)
-        case Requantize():
-            lanes = lanes_for(output, budget)
-            return Engine(node, values, inputs, output, lanes, lanes, _words(output) // lanes)
         case Argmax():
             return Engine(node, values, inputs, output, 1, 1, _words(inputs[0]))
         case _:
             lanes = lanes_for(output, budget)
             return Engine(node, values, inputs, output, lanes, lanes, _words(output) // lanes)
+
+
+def _as_read(node: Node, value: Value) -> Value:
+    """A bipolar value as the node's block takes it: its bit, where it only moves or compares, else two bits, signed."""
+    if not value.type.bipolar:
+        return value
+    keeps = isinstance(node.op, MaxPool2d | Upsample | Concat | Argmax)
+    return replace(value, type=IntType(1, signed=False) if keeps else IntType(2, signed=True))
 
 
 def _divides_all(lanes: int, shapes: tuple[Shape3, ...]) -> bool:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from bitfab.dtypes import IntArray
-from bitfab.hw.design import Design
+from bitfab.hw.design import Design, Stream
 from bitfab.hw.memories import mem_file, to_stream
 from bitfab.hw.render_verilog import byte_bits, simulation_library, template
+from bitfab.ir.graph import Value
 from bitfab.ir.run import trace
 
 
@@ -68,12 +69,9 @@ def testbench(design: Design, images: IntArray) -> dict[str, str]:
     taps = design.taps
     files = {f"sim/{name}": text for name, text in simulation_library().items()}
     for stream in taps:
-        files[f"sim/{stream.name}.mem"] = mem_file(
-            to_stream(values[stream.value], stream.shape, stream.lanes), stream.bits
-        )
-    out = to_stream(values[design.graph.outputs[0]], design.output.shape, design.output.lanes)
+        files[f"sim/{stream.name}.mem"] = _vectors(design, stream, values[stream.value])
     files["sim/input.mem"] = files[f"sim/{design.input.name}.mem"]
-    files["sim/output.mem"] = mem_file(out, design.output.bits)
+    files["sim/output.mem"] = _vectors(design, design.output, values[design.graph.outputs[0]])
     context = {
         "design": design,
         "input": design.input,
@@ -89,6 +87,12 @@ def testbench(design: Design, images: IntArray) -> dict[str, str]:
     return files
 
 
+def _vectors(design: Design, stream: Stream, values: IntArray) -> str:
+    """What a stream must carry, as the text of a .mem file."""
+    words = to_stream(values, stream.shape, stream.lanes, design.graph.values[stream.value].type)
+    return mem_file(words, stream.bits)
+
+
 def _ends(design: Design) -> dict[str, str]:
     """What the integers at both ends mean."""
     first, last = design.graph.inputs[0], design.graph.output_values[0]
@@ -97,4 +101,8 @@ def _ends(design: Design) -> dict[str, str]:
         if value.qparams is not None and len(value.qparams.scale) == 1:
             zero, scale = value.qparams.zero_point, value.qparams.scale[0]
             words.append(f"{name}: `real = {scale!r} * (integer - {zero})`")
-    return {"input_type": str(first.type), "output_type": str(last.type), "quantization": "; ".join(words)}
+    return {"input_type": _type(first), "output_type": _type(last), "quantization": "; ".join(words)}
+
+
+def _type(value: Value) -> str:
+    return "one bit (0 means -1, 1 means +1)" if value.type.bipolar else str(value.type)

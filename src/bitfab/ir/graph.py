@@ -8,7 +8,8 @@ from functools import cached_property
 
 from bitfab.dtypes import IntType, QParams
 from bitfab.errors import BitfabError
-from bitfab.ir.ops import Op, Shape, Signature, infer
+from bitfab.ir.infer import Signature, infer
+from bitfab.ir.ops import Op, Shape
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,10 @@ from bitfab.ir.ops import (
     Reshape,
     SumPool2d,
     Table,
+    Threshold,
     Upsample,
     requantized,
+    thresholded,
 )
 
 
@@ -66,6 +68,8 @@ def _checked(value: Value, x: IntArray) -> IntArray:
         raise BitfabError(f"{value.name}: shape {x.shape} given, (batch, {', '.join(map(str, value.shape))}) expected")
     if x.size and (x.min() < value.low or x.max() > value.high):
         raise BitfabError(f"{value.name}: integers {x.min()} to {x.max()} given, {value.low} to {value.high} expected")
+    if value.type.bipolar and (x == 0).any():
+        raise BitfabError(f"{value.name}: integers 0 given, -1 and +1 expected; it is bipolar")
     return x
 
 
@@ -121,6 +125,10 @@ def _requantize(op: Requantize, inputs: Sequence[IntArray]) -> IntArray:
     return requantized(op, inputs[0])
 
 
+def _threshold(op: Threshold, inputs: Sequence[IntArray]) -> IntArray:
+    return thresholded(op, inputs[0])
+
+
 def _add(_: Add, inputs: Sequence[IntArray]) -> IntArray:
     return inputs[0] + inputs[1]
 
@@ -167,6 +175,7 @@ _DEFINITIONS: dict[type, Callable[[Any, Sequence[IntArray]], IntArray]] = {
     ConvTranspose2d: _conv_transpose2d,
     Dense: _dense,
     Requantize: _requantize,
+    Threshold: _threshold,
     Add: _add,
     Concat: _concat,
     MaxPool2d: _max_pool2d,

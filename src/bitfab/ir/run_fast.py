@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from bitfab.dtypes import IntArray, storage
-from bitfab.ir.fast_kernels import Kernel, carrier, kernel_of, to_torch
 from bitfab.ir.graph import Graph, Node
-from bitfab.ir.ops import MaxPool2d, Requantize
+from bitfab.ir.kernels import kernel_of
+from bitfab.ir.kernels.carrier import Kernel, carrier, to_torch
+from bitfab.ir.ops import MaxPool2d, Requantize, Threshold
 from bitfab.ir.run import checked_inputs, run
 
 PIECE = 1 << 21  # integers of the largest value that are worked on at once: more memory would save no more time
@@ -133,14 +134,14 @@ def _plan(graph: Graph) -> Plan:
 
 
 def _pools_first(graph: Graph) -> Graph:
-    """Max pools moved before the requantize that they alone read: it is monotone, and then has fewer values to do."""
+    """Max pools moved before the requantize or threshold that they alone read: monotone, and then less to do."""
     nodes: dict[str, Node] = {}
     values = dict(graph.values)
     for node in graph:
         before = nodes.get(node.inputs[0], node)
         smaller = math.prod(node.output.shape) < math.prod(before.output.shape)
         alone = len(graph.users[before.name]) == 1 and before.name not in graph.outputs
-        if isinstance(node.op, MaxPool2d) and isinstance(before.op, Requantize) and alone and smaller:
+        if isinstance(node.op, MaxPool2d) and isinstance(before.op, Requantize | Threshold) and alone and smaller:
             pooled = replace(values[before.inputs[0]], name=before.name, shape=node.output.shape)
             nodes[before.name], values[before.name] = Node(node.op, before.inputs, pooled), pooled
             nodes[node.name] = Node(before.op, (before.name,), node.output)

@@ -14,13 +14,20 @@ import numpy as np
 from bitfab.dtypes import IntArray, IntType, QParams, Rounding
 from bitfab.errors import BitfabError
 from bitfab.ir.graph import Graph, Node, Value
-from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense, Op, Pads, Pair, Shape, Signature, infer
+from bitfab.ir.infer import Signature, infer, sees_padding
+from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense, Op, Pads, Pair, Shape, Threshold
 
 MAX_VALUES = 1 << 31  # integers in one image of a value
 MAX_INTEGER = 1 << 32  # attributes and constants lie within +-MAX_INTEGER, so that int64 arithmetic on them is exact
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_RANKS: dict[type, int] = {Conv2d: 4, ConvTranspose2d: 4, Dense: 2}  # of the weight; every other constant is a vector
+# Axes of the constants that are no vectors.
+_RANKS: dict[tuple[type, str], int] = {
+    (Conv2d, "weight"): 4,
+    (ConvTranspose2d, "weight"): 4,
+    (Dense, "weight"): 2,
+    (Threshold, "thresholds"): 2,
+}
 
 
 def verify(graph: Graph, after: str = "") -> Graph:
@@ -68,6 +75,7 @@ def _check_value(value: Value, known: dict[str, Value]) -> None:
         _is_int(value.low) and _is_int(value.high) and value.type.low <= value.low <= value.high <= value.type.high,
         f"{name}: range [{value.low}, {value.high}] does not fit {value.type}",
     )
+    _require(not value.type.bipolar or 0 not in (value.low, value.high), f"{name}: a range of bipolar values ends in 0")
     if value.qparams is not None:
         fits = isinstance(value.qparams, QParams) and len(value.qparams.scale) in (1, shape[0])
         _require(fits, f"{name}: {value.qparams!r} must hold one scale, or one for each of the {shape[0]} channels")
@@ -88,9 +96,18 @@ def _check_node(node: Node, known: dict[str, Value]) -> None:
         raise BitfabError(f"{node.name}: attributes of {type(node.op).__name__} do not fit: {error}") from error
     found = node.output.signature
     _require(found == expected, f"{node.name}: stored as {found}, but the operation gives {expected}; use rebuild")
-    pad = getattr(node.op, "pad_value", 0)
-    fits = pad == 0 or inputs[0].type.low <= pad <= inputs[0].type.high
-    _require(fits, f"{node.name}: pad value {pad} does not fit {inputs[0].type}")
+    _check_pad_value(node, inputs[0].type)
+
+
+def _check_pad_value(node: Node, type: IntType) -> None:
+    pad = getattr(node.op, "pad_value", None)
+    if pad is None:
+        return
+    _require(pad == 0 or type.low <= pad <= type.high, f"{node.name}: pad value {pad} does not fit {type}")
+    _require(
+        not (pad == 0 and type.bipolar and sees_padding(node.op)),
+        f"{node.name}: pad value 0 of a bipolar input, which has no 0; pad with -1 or +1",
+    )
 
 
 @functools.cache
@@ -104,8 +121,7 @@ def _check_attributes(name: str, op: Op) -> None:
     _require(type(op) in typing.get_args(Op), f"{name}: {type(op).__name__} is no operation of the graph")
     cls: type = type(op)
     for field, hint in field_types(cls).items():
-        rank = _RANKS.get(cls, 1) if field == "weight" else 1
-        fault = _fault(getattr(op, field), hint, rank)
+        fault = _fault(getattr(op, field), hint, _RANKS.get((cls, field), 1))
         _require(not fault, f"{name}: {field} of {cls.__name__} {fault}")
     _require(getattr(op, "groups", 1) >= 1, f"{name}: groups must be at least 1")
     top, left, bottom, right = getattr(op, "padding", (0, 0, 0, 0))

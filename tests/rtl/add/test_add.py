@@ -41,6 +41,10 @@ def test_add_is_exact(tmp_path: Path) -> None:
                     seed=len(cases),
                 )
             )
+    pairs = [(-1, 1), (0, 1), (1, 1)] * 20  # of signed types, but the sums are never negative
+    streams = {"a_": pack_words([[a] for a, _ in pairs], 2), "b_": pack_words([[b] for _, b in pairs], 2)}
+    sums = pack_words([[a + b] for a, b in pairs], 2)
+    cases.append(Case("unsigned", streams, {"": sums}, {"ABits": 2, "BBits": 2, "OutBits": 2, "OutSigned": 0}))
     results = simulate("bf_add", cases, tmp_path)
     check(results)
     assert results["8 True + 8 True x 1, idle 0, stall 0"].cycles == 151

@@ -39,6 +39,9 @@ def test_pool_equals_maximum_and_sum(tmp_path: Path) -> None:
         idle, stall = next(paces)
         name = f"{shape}, signed {signed}, sum {total}, idle {idle}, stall {stall}"
         cases.append(case(name, parameters(*shape, signed, total), idle, stall, seed=len(cases)))
+    few = np.random.default_rng(0).integers(0, 2, (40, 2, 1))  # sums narrower than the type of their terms
+    streams = {"": pack_words(few.reshape(-1, 1), 8)}, {"": pack_words(few.sum(axis=1), 2)}
+    cases.append(Case("narrow sums", *streams, {**parameters(8, 1, 2, True, True), "OutBits": 2}))
     cases.append(case("full speed", parameters(8, 1, 4, True, False)))
     results = simulate("bf_pool", cases, tmp_path)
     check(results)
@@ -49,6 +52,8 @@ def test_pool_equals_maximum_and_sum(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_no_lint(shape: tuple[int, int, int], signed: bool, total: bool) -> None:
     verilator.lint([SOURCE], "bf_pool", parameters(*shape, signed, total))
+    if total:
+        verilator.lint([SOURCE], "bf_pool", {**parameters(*shape, signed, total), "OutBits": 1})
 
 
 def test_illegal_parameters_are_refused() -> None:

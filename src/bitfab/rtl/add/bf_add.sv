@@ -1,7 +1,7 @@
 // Adds two streams lane by lane, exactly.
 //
 // y[l] = a[l] + b[l]. Latency 1 cycle, one word per cycle. OutBits follows from range analysis and may be less than the types
-// alone would need; a sum that does not fit (two's complement if an input is signed, else unsigned) is an error in simulation.
+// alone would need; a sum that does not fit (OutSigned: two's complement, else unsigned) is an error in simulation.
 // A word is taken from both streams at once: a_ready_o is combinational in b_valid_i and ready_i, b_ready_o likewise.
 
 module bf_add #(
@@ -10,7 +10,8 @@ module bf_add #(
     parameter int BBits   = 8,
     parameter bit BSigned = 1'b1,
     parameter int Lanes   = 1,
-    parameter int OutBits = 9
+    parameter int OutBits = 9,
+    parameter bit OutSigned = ASigned || BSigned
 ) (
     input  logic                     clk_i,
     input  logic                     rst_i,
@@ -54,7 +55,7 @@ module bf_add #(
     assign b = {BSigned && b_data_i[(l+1)*BBits-1], b_data_i[l*BBits+:BBits]};
     assign exact = SumBits'(a) + SumBits'(b);
     assign sum[l*OutBits+:OutBits] = OutBits'(exact);
-    if (ASigned || BSigned) begin : g_signed
+    if (OutSigned) begin : g_signed
       logic signed [SumBits-1:0] above;  // the sign alone, where the sum fits
       assign above   = exact >>> (OutBits - 1);
       assign fits[l] = above == '0 || above == '1;

@@ -3,7 +3,7 @@
 //   y[l] = max over t < Terms of x[t][l]   (Sum = 0)        y[l] = sum over t < Terms of x[t][l]   (Sum = 1)
 //
 // Latency: 1 cycle from the last term to the result. One word a cycle. ready_o follows ready_i within the cycle.
-// Limits: the result fits OutBits (signed when Signed), OutBits >= Bits.
+// Limits: the result fits OutBits (signed when Signed); OutBits >= Bits for a maximum.
 module bf_pool #(
     parameter int Bits    = 8,     // of an input lane
     parameter bit Signed  = 1'b0,
@@ -25,8 +25,8 @@ module bf_pool #(
   localparam int TermBits = (Terms > 1) ? $clog2(Terms) : 1;
 
 `ifndef __ICARUS__  // which has no $error at elaboration
-  if (OutBits < Bits) begin : gen_bad_bits
-    $error("bf_pool: OutBits must be at least Bits");
+  if (OutBits < Bits && !Sum) begin : gen_bad_bits
+    $error("bf_pool: OutBits must be at least Bits for a maximum");
   end
 `endif
 
@@ -46,6 +46,10 @@ module bf_pool #(
     logic [OutBits-1:0] x, y;
     assign narrow = data_i[l*Bits+:Bits];
     assign y = data_o[l*OutBits+:OutBits];
+    if (OutBits < Bits) begin : gen_narrow_sum
+      logic unused;
+      assign unused = &{1'b0, narrow};
+    end
     if (Signed) begin : gen_signed
       assign x = OutBits'($signed(narrow));
     end else begin : gen_unsigned

@@ -1,0 +1,287 @@
+"""Shape, type and exact range of an operation's output, inferred from its inputs and its actual constants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bitfab.dtypes import IntArray, IntType
+from bitfab.errors import BitfabError
+from bitfab.ir.ops import (
+    Add,
+    Argmax,
+    Concat,
+    Conv2d,
+    ConvTranspose2d,
+    Dense,
+    MaxPool2d,
+    Op,
+    Requantize,
+    Reshape,
+    Shape,
+    SumPool2d,
+    Table,
+    Threshold,
+    Upsample,
+    requantized,
+    thresholded,
+)
+
+Bounds = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What is known of a value without running the graph: shape, type and the proven range of its integers."""
+
+    shape: Shape
+    type: IntType
+    low: int
+    high: int
+
+
+def infer(op: Op, inputs: Sequence[Signature]) -> Signature:
+    """The output's signature; raises BitfabError where shapes or tensors do not fit."""
+    arity = 2 if isinstance(op, Add) else 1
+    if isinstance(op, Concat):
+        if not inputs:
+            raise BitfabError("concat: no inputs")
+    elif len(inputs) != arity:
+        raise BitfabError(f"{type(op).__name__}: {len(inputs)} inputs, {arity} expected")
+    return _RULES[type(op)](op, inputs)
+
+
+def magnitude(op: Conv2d | ConvTranspose2d | Dense, x: Signature) -> int:
+    """A bound on every partial sum of the accumulation in any order: `max_o |bias| + sum |w| * max |x|`."""
+    weight, largest = _by_output(op), max(abs(bound) for bound in _with_pad(op, x))
+    return int((np.abs(op.bias.astype(np.int64)) + np.abs(weight).sum(axis=1) * largest).max())
+
+
+def sees_padding(op: Op) -> bool:
+    """Whether some window holds something that is no pixel of the input."""
+    return isinstance(op, ConvTranspose2d) or any(getattr(op, "padding", ()))
+
+
+def window_outputs(size: int, kernel: int, stride: int, before: int, after: int) -> int:
+    """How many window positions fit along one axis."""
+    return (size + before + after - kernel) // stride + 1
+
+
+def macs(op: Op, output: Shape) -> int:
+    """Multiplications an image takes, as the layer is usually counted (padding included)."""
+    match op:
+        case Conv2d():
+            return int(np.prod(output)) * int(np.prod(op.weight.shape[1:]))
+        case ConvTranspose2d():
+            pixels = int(np.prod(output[1:])) // (op.stride[0] * op.stride[1])
+            return pixels * int(op.weight.size)
+        case Dense():
+            return int(op.weight.size)
+        case _:
+            return 0
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise BitfabError(message)
+
+
+def _image(op: Op, x: Signature) -> tuple[int, int, int]:
+    _require(len(x.shape) == 3, f"{type(op).__name__}: input of shape {x.shape}, an image (C, H, W) expected")
+    return x.shape[0], x.shape[1], x.shape[2]
+
+
+def _with_pad(op: Op, x: Signature) -> Bounds:
+    """The input's range, the padding's value included where the operation can see it."""
+    pad = getattr(op, "pad_value", None)
+    if pad is None or not sees_padding(op):
+        return x.low, x.high
+    return min(x.low, pad), max(x.high, pad)
+
+
+def _by_output(op: Conv2d | ConvTranspose2d | Dense) -> IntArray:
+    """Weights as (outputs, products per output), int64."""
+    weight = op.weight.astype(np.int64)
+    if isinstance(op, ConvTranspose2d):
+        inputs, outputs = weight.shape[:2]
+        grouped = weight.reshape(op.groups, inputs // op.groups, outputs, -1)
+        return grouped.transpose(0, 2, 1, 3).reshape(op.groups * outputs, -1)
+    return weight.reshape(weight.shape[0], -1)
+
+
+def _accumulator(op: Conv2d | ConvTranspose2d | Dense, x: Signature, shape: Shape) -> Signature:
+    """Range of the sums of products: each weight meets the end of the input's range that suits it best."""
+    weight, (low, high) = _by_output(op), _with_pad(op, x)
+    positive, negative = np.maximum(weight, 0).sum(axis=1), np.minimum(weight, 0).sum(axis=1)
+    bias = op.bias.astype(np.int64)
+    lowest = int((bias + positive * low + negative * high).min())
+    highest = int((bias + positive * high + negative * low).max())
+    return Signature(shape, IntType.holding(lowest, highest), lowest, highest)
+
+
+def _conv2d(op: Conv2d, inputs: Sequence[Signature]) -> Signature:
+    (x,) = inputs
+    channels, height, width = _image(op, x)
+    outputs, per_group, kernel_h, kernel_w = op.weight.shape
+    _require(
+        channels == per_group * op.groups and outputs % op.groups == 0 and op.bias.shape == (outputs,),
+        f"conv2d: weight {op.weight.shape}, bias {op.bias.shape}, groups {op.groups} do not fit {channels} channels",
+    )
+    top, left, bottom, right = op.padding
+    out_h = window_outputs(height, op.dilation[0] * (kernel_h - 1) + 1, op.stride[0], top, bottom)
+    out_w = window_outputs(width, op.dilation[1] * (kernel_w - 1) + 1, op.stride[1], left, right)
+    _require(out_h > 0 and out_w > 0, f"conv2d: kernel {kernel_h}x{kernel_w} larger than the image {height}x{width}")
+    return _accumulator(op, x, (outputs, out_h, out_w))
+
+
+def _conv_transpose2d(op: ConvTranspose2d, inputs: Sequence[Signature]) -> Signature:
+    (x,) = inputs
+    channels, height, width = _image(op, x)
+    ins, per_group, kernel_h, kernel_w = op.weight.shape
+    outputs = per_group * op.groups
+    _require(
+        channels == ins and ins % op.groups == 0 and op.bias.shape == (outputs,),
+        f"conv_transpose2d: weight {op.weight.shape}, bias {op.bias.shape} do not fit {channels} channels",
+    )
+    top, left, bottom, right = op.padding
+    out_h = (height - 1) * op.stride[0] + kernel_h - top - bottom
+    out_w = (width - 1) * op.stride[1] + kernel_w - left - right
+    _require(out_h > 0 and out_w > 0, f"conv_transpose2d: padding {op.padding} leaves no output")
+    return _accumulator(op, x, (outputs, out_h, out_w))
+
+
+def _dense(op: Dense, inputs: Sequence[Signature]) -> Signature:
+    (x,) = inputs
+    outputs, ins = op.weight.shape
+    _require(
+        x.shape == (ins,) and op.bias.shape == (outputs,),
+        f"dense: weight {op.weight.shape}, bias {op.bias.shape} do not fit an input of shape {x.shape}",
+    )
+    return _accumulator(op, x, (outputs,))
+
+
+def _requantize(op: Requantize, inputs: Sequence[Signature]) -> Signature:
+    (x,) = inputs
+    _require(
+        op.multiplier.shape == op.shift.shape and op.multiplier.shape in ((1,), (x.shape[0],)),
+        f"requantize: multiplier {op.multiplier.shape} and shift {op.shift.shape} do not fit {x.shape[0]} channels",
+    )
+    _require(
+        bool((op.multiplier > 0).all() and (op.shift >= 0).all() and (op.shift <= 62).all()),
+        "requantize: multipliers must be positive and shifts 0 to 62",
+    )
+    _require(not op.type.bipolar, "requantize: bipolar values are -1 and +1 only; use a threshold")
+    _require(op.type.low <= op.low <= op.high <= op.type.high, f"requantize: [{op.low}, {op.high}] not in {op.type}")
+    span = max(abs(x.low - op.input_zero), abs(x.high - op.input_zero), 1)
+    _require(span * int(op.multiplier.max()) < 1 << 62, "requantize: product beyond 62 bits; use a smaller multiplier")
+    ends = requantized(op, np.asarray([[x.low, x.high]] * len(op.multiplier)), channel_axis_first=True)
+    return Signature(x.shape, op.type, int(ends.min()), int(ends.max()))
+
+
+def _threshold(op: Threshold, inputs: Sequence[Signature]) -> Signature:
+    (x,) = inputs
+    rows, levels = op.thresholds.shape
+    _require(rows in (1, x.shape[0]), f"threshold: {rows} rows of thresholds do not fit {x.shape[0]} channels")
+    _require(
+        bool((np.diff(op.thresholds.astype(np.int64)) >= 0).all()),
+        "threshold: the thresholds of each channel must ascend",
+    )
+    _require(
+        op.type.low <= op.low and op.low + op.step * levels <= op.type.high,
+        f"threshold: {op.low} and {levels} steps of {op.step} do not fit {op.type}"
+        + (", which takes low -1 and one threshold" if op.type.bipolar else ""),
+    )
+    ends = thresholded(op, np.asarray([[x.low, x.high]] * rows), channel_axis_first=True)
+    return Signature(x.shape, op.type, int(ends.min()), int(ends.max()))
+
+
+def _add(op: Add, inputs: Sequence[Signature]) -> Signature:
+    a, b = inputs
+    _require(a.shape == b.shape, f"add: shapes {a.shape} and {b.shape} differ")
+    low, high = a.low + b.low, a.high + b.high
+    return Signature(a.shape, IntType.holding(low, high), low, high)
+
+
+def _concat(op: Concat, inputs: Sequence[Signature]) -> Signature:
+    first = inputs[0]
+    for x in inputs[1:]:
+        _require(
+            x.type == first.type and x.shape[1:] == first.shape[1:],
+            f"concat: {x.type} {x.shape} does not fit {first.type} {first.shape}",
+        )
+    shape = (sum(x.shape[0] for x in inputs), *first.shape[1:])
+    return Signature(shape, first.type, min(x.low for x in inputs), max(x.high for x in inputs))
+
+
+def _pooled(op: MaxPool2d | SumPool2d, x: Signature) -> Shape:
+    channels, height, width = _image(op, x)
+    top, left, bottom, right = op.padding
+    out_h = window_outputs(height, op.kernel[0], op.stride[0], top, bottom)
+    out_w = window_outputs(width, op.kernel[1], op.stride[1], left, right)
+    _require(out_h > 0 and out_w > 0, f"pool: kernel {op.kernel} larger than the image {height}x{width}")
+    fits = max(top, bottom) < op.kernel[0] and max(left, right) < op.kernel[1]
+    _require(fits, f"pool: padding {op.padding} must be smaller than the kernel {op.kernel}")
+    return (channels, out_h, out_w)
+
+
+def _max_pool2d(op: MaxPool2d, inputs: Sequence[Signature]) -> Signature:
+    (x,) = inputs
+    return Signature(_pooled(op, x), x.type, x.low, x.high)
+
+
+def _sum_pool2d(op: SumPool2d, inputs: Sequence[Signature]) -> Signature:
+    (x,) = inputs
+    count = op.kernel[0] * op.kernel[1]
+    low, high = (bound * count for bound in _with_pad(op, x))
+    return Signature(_pooled(op, x), IntType.holding(low, high), low, high)
+
+
+def _upsample(op: Upsample, inputs: Sequence[Signature]) -> Signature:
+    (x,) = inputs
+    channels, height, width = _image(op, x)
+    return Signature((channels, height * op.factor[0], width * op.factor[1]), x.type, x.low, x.high)
+
+
+def _table(op: Table, inputs: Sequence[Signature]) -> Signature:
+    (x,) = inputs
+    _require(not x.type.bipolar and not op.type.bipolar, "table: no bipolar values in or out; use a threshold")
+    _require(
+        x.type == op.domain and op.table.shape == (1 << x.type.bits,),
+        f"table: {op.table.shape[0]} entries for {op.domain}, {1 << x.type.bits} for {x.type} expected",
+    )
+    reached = op.table[x.low - x.type.low : x.high - x.type.low + 1]
+    low, high = int(reached.min()), int(reached.max())
+    _require(op.type.low <= low and high <= op.type.high, f"table: entries [{low}, {high}] do not fit {op.type}")
+    return Signature(x.shape, op.type, low, high)
+
+
+def _reshape(op: Reshape, inputs: Sequence[Signature]) -> Signature:
+    (x,) = inputs
+    _require(np.prod(op.shape) == np.prod(x.shape), f"reshape: {x.shape} to {op.shape} changes the number of values")
+    return Signature(op.shape, x.type, x.low, x.high)
+
+
+def _argmax(op: Argmax, inputs: Sequence[Signature]) -> Signature:
+    (x,) = inputs
+    high = x.shape[0] - 1
+    return Signature((1, *x.shape[1:]), IntType.holding(0, high), 0, high)
+
+
+_RULES: dict[type, Callable[[Any, Sequence[Signature]], Signature]] = {
+    Conv2d: _conv2d,
+    ConvTranspose2d: _conv_transpose2d,
+    Dense: _dense,
+    Requantize: _requantize,
+    Threshold: _threshold,
+    Add: _add,
+    Concat: _concat,
+    MaxPool2d: _max_pool2d,
+    SumPool2d: _sum_pool2d,
+    Upsample: _upsample,
+    Table: _table,
+    Reshape: _reshape,
+    Argmax: _argmax,
+}
