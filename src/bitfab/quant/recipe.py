@@ -13,6 +13,7 @@ from bitfab.dtypes import QuantSpec, Rounding, ScaleKind
 from bitfab.errors import BitfabError
 
 EXCLUDED_BITS = 16
+FACTOR_BITS = 4  # of the factor of a group of weights
 MULTIPLIER_BITS = range(2, 25)
 
 Choice = TypeVar("Choice", bound=enum.StrEnum)
@@ -37,16 +38,36 @@ class BiasCorrection(enum.StrEnum):
     ANALYTIC = "analytic"  # computed from the batch norms' statistics, without data
 
 
+class WeightLevels(enum.StrEnum):
+    """Which integers the weights can be: see `bitfab.quant.levels`."""
+
+    UNIFORM = "uniform"  # all from -(2**(bits-1) - 1) to 2**(bits-1) - 1; for one bit -1 and 1
+    PO2 = "po2"  # 0 and powers of two; 2 to 4 bits (a fifth would add levels too small to matter)
+    APOT = "apot"  # 0 and sums of powers of two; 2 to 6 bits
+    CODEBOOK = "codebook"  # 2**bits integers of 8 bits, chosen for each layer by k-means; 2 to 7 bits
+
+
+LEVELS_BITS = {
+    WeightLevels.UNIFORM: range(1, 17),
+    WeightLevels.PO2: range(2, 5),
+    WeightLevels.APOT: range(2, 7),
+    WeightLevels.CODEBOOK: range(2, 8),
+}
+
+
 @dataclass(frozen=True)
 class AdaRound:
     """How weights learn whether to round up or down (Nagel et al. 2020); see `bitfab.quant.adaround`.
 
     Args:
-        iterations: of each layer.
+        iterations: of each layer, or of each block.
+        blocks: let the layers of a block learn together, against the block's output, with scales and biases (Li et al.
+            2021); better at 4 bits and below; see `bitfab.quant.reconstruct`.
         seed: of the samples and their order; the same seed gives the same weights.
     """
 
-    iterations: int = 1000
+    iterations: int = 300
+    blocks: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,6 +82,8 @@ class Override:
     weights: int | None = None
     activations: int | None = None
     observer: ObserverKind | None = None
+    levels: WeightLevels | None = None
+    group_size: int | None = None
 
     def __post_init__(self) -> None:
         for bits in (self.weights, self.activations):
@@ -68,6 +91,8 @@ class Override:
                 QuantSpec(bits=bits)
         if self.observer is not None:
             object.__setattr__(self, "observer", _choice(ObserverKind, self.observer, "observer"))
+        if self.levels is not None:
+            object.__setattr__(self, "levels", _choice(WeightLevels, self.levels, "levels"))
 
 
 @dataclass(frozen=True)
@@ -77,6 +102,13 @@ class LayerRecipe:
     weights: QuantSpec
     activations: QuantSpec
     observer: ObserverKind
+    levels: WeightLevels = WeightLevels.UNIFORM
+    group_size: int = 0
+
+    @property
+    def evenly_spaced(self) -> bool:
+        """Whether a weight's code can be any integer of its type, so that its neighbours are one up and one down."""
+        return self.levels is WeightLevels.UNIFORM and not self.group_size and not self.weights.type.bipolar
 
     @property
     def search_weights(self) -> bool:
@@ -92,12 +124,19 @@ class Recipe:
     that module, and may be a pattern (`encoder.*.conv`, as in `fnmatch`). A layer's activations are its output.
 
     Args:
-        weights, activations: bits, 2 to 16.
+        weights, activations: bits, 1 to 16. One-bit weights are -1 and +1 times their mean magnitude (XNOR-Net).
+        boundary: bits that the network's input and output have at least (overrides may go below): few bits there cost
+            much and save little.
         observer: how ranges of activations are chosen; `mse` searches the weights' scales as well.
         percentile: for the percentile observer, how many percent of the values lie below the upper end (and above the
             lower end), 50 to 100.
         per_channel: one weight scale per output channel, else one per layer.
         symmetric_activations: signed activations with zero point 0, else unsigned ones with a zero point.
+        levels: which integers the weights can be: all of their bits (`uniform`), powers of two (`po2`, 2 to 4 bits),
+            sums of them (`apot`, 2 to 6 bits), or the entries of a codebook (2 to 7 bits); see `bitfab.quant.levels`.
+        group_size: so many consecutive weights of an output channel share a factor of 4 bits, 1 to 15, and a weight is
+            scale * factor * code (VS-Quant, Dai et al. 2021, 2102.04503, section 4). Stored in `bits + 4 / group_size`
+            bits; the integer graph holds the products `factor * code`. 0: no groups. For uniform levels.
         scale: `po2` makes every scale of weights and activations a power of two, the smallest that covers the range
             (the `mse` observer weighs clipping against resolution instead); requantizing is then a shift.
         rounding: of every requantize.
@@ -117,10 +156,13 @@ class Recipe:
 
     weights: int = 8
     activations: int = 8
+    boundary: int = 8
     observer: ObserverKind = ObserverKind.MIN_MAX
     percentile: float = 99.99
     per_channel: bool = True
     symmetric_activations: bool = False
+    levels: WeightLevels = WeightLevels.UNIFORM
+    group_size: int = 0
     scale: ScaleKind = ScaleKind.REAL
     rounding: Rounding = Rounding.HALF_UP
     multiplier_bits: int = 16
@@ -134,6 +176,7 @@ class Recipe:
     def __post_init__(self) -> None:
         choices = {
             "observer": ObserverKind,
+            "levels": WeightLevels,
             "scale": ScaleKind,
             "rounding": Rounding,
             "bias_correction": BiasCorrection,
@@ -144,6 +187,8 @@ class Recipe:
         object.__setattr__(self, "exclude", exclude)
         QuantSpec(bits=self.weights)
         QuantSpec(bits=self.activations)
+        QuantSpec(bits=self.boundary)
+        _check_levels("recipe", self.weights, self.levels, self.group_size)
         if not 50 < self.percentile <= 100:
             raise BitfabError(f"recipe: percentile {self.percentile}: choose one above 50 and up to 100, such as 99.99")
         if self.adaround and self.bias_correction is not BiasCorrection.NONE:
@@ -153,21 +198,32 @@ class Recipe:
         if self.multiplier_bits not in MULTIPLIER_BITS:
             raise BitfabError(f"recipe: multiplier_bits {self.multiplier_bits}: 2 to 24 are supported")
 
-    def layer(self, *names: str) -> LayerRecipe:
-        """The choices for a layer, or for layers that become one (a convolution and its ReLU)."""
+    def layer(self, *names: str, boundary: bool = False) -> LayerRecipe:
+        """The choices for a layer, or for layers that become one (a convolution and its ReLU).
+
+        `boundary` says whether its activations are the network's input or output.
+        """
         weights, activations, observer = self.weights, self.activations, self.observer
+        levels, group_size = self.levels, self.group_size
+        if boundary:
+            activations = max(activations, self.boundary)
         if any(matches(pattern, name) for pattern in self.exclude for name in names):
-            weights, activations = EXCLUDED_BITS, EXCLUDED_BITS
+            weights, activations, levels, group_size = EXCLUDED_BITS, EXCLUDED_BITS, WeightLevels.UNIFORM, 0
         for pattern, override in self.overrides.items():
             if any(matches(pattern, name) for name in names):
                 weights = override.weights or weights
                 activations = override.activations or activations
                 observer = override.observer or observer
+                levels = override.levels or levels
+                group_size = group_size if override.group_size is None else override.group_size
+        _check_levels(names[0], weights, levels, group_size)
         symmetric = self.symmetric_activations
         return LayerRecipe(
             QuantSpec(weights, signed=True, symmetric=True, per_channel=self.per_channel, scale_kind=self.scale),
             QuantSpec(activations, signed=symmetric, symmetric=symmetric, scale_kind=self.scale),
             observer,
+            levels,
+            group_size,
         )
 
     def check(self, names: Iterable[str]) -> None:
@@ -182,6 +238,19 @@ class Recipe:
 def matches(pattern: str, name: str) -> bool:
     """Whether a pattern stands for a layer: the name itself, an fnmatch pattern, or a module that holds the layer."""
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+
+
+def _check_levels(name: str, bits: int, levels: WeightLevels, group_size: int) -> None:
+    """Raise BitfabError where weights of so many bits cannot have these levels or groups."""
+    allowed = LEVELS_BITS[levels]
+    if bits not in allowed:
+        raise BitfabError(
+            f"{name}: {levels} weights of {bits} bits: choose {allowed[0]} to {allowed[-1]} bits, or levels='uniform'"
+        )
+    if group_size < 0 or group_size == 1:
+        raise BitfabError(f"{name}: group_size {group_size}: choose 2 or more, such as 16, or 0 for no groups")
+    if group_size and levels is not WeightLevels.UNIFORM:
+        raise BitfabError(f"{name}: {levels} weights take no group factors; set group_size=0, or levels='uniform'")
 
 
 def _choice(kind: type[Choice], value: str, name: str) -> Choice:

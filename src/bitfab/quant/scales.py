@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -41,20 +42,49 @@ def weight_scales(weight: FloatArray, spec: QuantSpec, search: bool) -> FloatArr
     """One scale per output channel of weight (O, K), equal ones unless `per_channel`; 0 for a channel of zeros.
 
     The largest magnitude becomes the largest code, `2**(bits-1) - 1`; with `search`, the fraction of it that gives the
-    least squared error does.
+    least squared error does. One bit: the mean magnitude (or the power of two nearest to it), which has the least
+    squared error of all (XNOR-Net, Rastegari et al. 2016, 1603.05279, equation 6).
     """
     rows = weight if spec.per_channel else weight.reshape(1, -1)
-    full = np.abs(rows).max(axis=1, initial=0.0) / spec.type.high
+    full = full_scales(rows, spec)
+    fractions = (1.0, 0.5) if spec.type.bipolar else tuple(SHRINK) if search else (1.0,)
+    scales = least_error(rows, full, fractions, spec.scale_kind, lambda scaled: _rounded(scaled, spec))
+    return np.broadcast_to(scales, (len(weight),)).copy()
+
+
+def full_scales(rows: FloatArray, spec: QuantSpec) -> FloatArray:
+    """For each row (R, K) its largest magnitude over the largest code, or for one bit its mean magnitude."""
+    if spec.type.bipolar:
+        return np.asarray(np.abs(rows).mean(axis=1))
+    return np.abs(rows).max(axis=1, initial=0.0) / spec.type.high
+
+
+def least_error(
+    rows: FloatArray,
+    full: FloatArray,
+    fractions: Iterable[float],
+    kind: ScaleKind,
+    rounded: Callable[[FloatArray], FloatArray | IntArray],
+) -> FloatArray:
+    """For each row (R, K) that of the scales `fraction * full` with which `rounded` errs least in squares."""
     best, least = np.zeros(len(rows)), np.full(len(rows), np.inf)
-    for fraction in SHRINK if search else SHRINK[:1]:
-        scales = np.asarray([round_scale(scale * fraction, spec.scale_kind) for scale in full])
+    for fraction in fractions:
+        scales = np.asarray([round_scale(scale * fraction, kind) for scale in full])
         safe = np.where(scales > 0, scales, 1.0)[:, None]
-        error = np.square(np.clip(np.rint(rows / safe), -spec.type.high, spec.type.high) * safe - rows).sum(axis=1)
+        error = np.square(rounded(rows / safe) * safe - rows).sum(axis=1)
         best, least = np.where(error < least, scales, best), np.minimum(error, least)
-    return np.broadcast_to(best, (len(weight),)).copy()
+    return best
 
 
 def weight_codes(weight: FloatArray, scales: FloatArray, spec: QuantSpec) -> IntArray:
-    """Symmetric codes of weight (O, K): `clip(round_half_even(w / scale))` to +-(2**(bits-1) - 1)."""
-    codes = np.rint(weight / scales[:, None])
-    return np.clip(codes, -spec.type.high, spec.type.high).astype(storage(spec.type))
+    """Symmetric codes of weight (O, K): `clip(round_half_even(w / scale))` to +-(2**(bits-1) - 1).
+
+    One bit: 1 where w >= 0, else -1.
+    """
+    return _rounded(weight / scales[:, None], spec).astype(storage(spec.type))
+
+
+def _rounded(scaled: FloatArray, spec: QuantSpec) -> FloatArray:
+    if spec.type.bipolar:
+        return np.where(scaled >= 0, 1.0, -1.0)
+    return np.clip(np.rint(scaled), -spec.type.high, spec.type.high)

@@ -9,13 +9,14 @@ from typing import TypeVar
 import numpy as np
 from torch import nn
 
-from bitfab.dtypes import FloatArray, IntArray, IntType, QParams, QuantSpec
+from bitfab.dtypes import FloatArray, IntArray, IntType, QParams
 from bitfab.ir import ops as ir
 from bitfab.quant.encodings import Encoding
 from bitfab.quant.fold import Weighted, output_first
+from bitfab.quant.levels import choose_codes, choose_scales
 from bitfab.quant.plan import Plan
-from bitfab.quant.recipe import LayerRecipe
-from bitfab.quant.scales import round_scale, weight_codes, weight_scales
+from bitfab.quant.recipe import FACTOR_BITS, LayerRecipe, WeightLevels
+from bitfab.quant.scales import round_scale
 
 Array = TypeVar("Array", IntArray, FloatArray)
 
@@ -28,8 +29,8 @@ LARGEST_SUM = 2.0**30  # leaves the accumulator within 32 bits, roundings includ
 class LayerWeights:
     """The weights of one layer as the integer graph will hold them: `w = scales * codes`, and its bias.
 
-    codes (O, I / groups, ...) with the outputs first, within +-(2**(bits-1) - 1); scales (O,), equal ones unless per
-    channel; bias (O,) in real units.
+    codes (O, I / groups, ...) with the outputs first: within +-(2**(bits-1) - 1), or what `bitfab.quant.levels` makes
+    of other levels and of groups; scales (O,), equal ones unless per channel; bias (O,) in real units.
     """
 
     codes: IntArray
@@ -56,14 +57,31 @@ def quantize_weights(plan: Plan, encodings: Mapping[str, Encoding]) -> dict[str,
 
 
 def _rounded(layer: Weighted, x: Encoding, output_scale: float, recipe: LayerRecipe) -> LayerWeights:
-    spec = recipe.weights
     weight = output_first(layer).detach().double().cpu().numpy()
     rows = weight.reshape(len(weight), -1)
     bias = np.zeros(len(weight)) if layer.bias is None else layer.bias.detach().double().cpu().numpy()
-    scales = weight_scales(rows, spec, search=recipe.search_weights)
+    scales = choose_scales(rows, recipe)
     floor = _coarsest_needed(rows, bias, x.qparams, x.type, output_scale)
-    scales = _coarsened(scales, floor, output_scale / x.qparams.scale[0], spec)
-    return LayerWeights(weight_codes(rows, scales, spec).reshape(weight.shape), scales, bias)
+    scales = _coarsened(scales, floor, output_scale / x.qparams.scale[0], recipe)
+    return LayerWeights(choose_codes(rows, scales, recipe).reshape(weight.shape), scales, bias)
+
+
+def weight_bytes(plan: Plan, weights: Mapping[str, LayerWeights]) -> int:
+    """Bytes in which the weights and biases (four bytes each) of all layers can be stored; scales are not counted.
+
+    A weight takes the bits of its recipe, each group of weights its factor's 4 more, and a layer's codebook a byte for
+    each entry. The integer graph itself holds the integers that all this stands for (see `summary.graph_bytes`).
+    """
+    total = 0
+    for node in plan.weighted():
+        codes, recipe = weights[node.name].codes, plan.recipes[node]
+        bits = codes.size * recipe.weights.bits
+        if recipe.group_size:
+            bits += FACTOR_BITS * len(codes) * -(-codes[0].size // recipe.group_size)
+        if recipe.levels is WeightLevels.CODEBOOK:
+            bits += 8 * 2**recipe.weights.bits
+        total += -(-bits // 8) + 4 * len(codes)
+    return total
 
 
 def lower_weights(layer: Weighted, weights: LayerWeights, x: QParams, pads: ir.Pads) -> tuple[ir.Op, FloatArray]:
@@ -87,9 +105,13 @@ def _coarsest_needed(
     return np.maximum(fits, FINEST_RATIO * output_scale / x.scale[0])
 
 
-def _coarsened(scales: FloatArray, floor: FloatArray, unit: float, spec: QuantSpec) -> FloatArray:
-    """The scales, not below the floor; channels of zeros get `DEAD_RATIO` of the output's, or what the others have."""
-    dead = scales == 0
+def _coarsened(scales: FloatArray, floor: FloatArray, unit: float, recipe: LayerRecipe) -> FloatArray:
+    """The scales, not below the floor; channels of zeros get `DEAD_RATIO` of the output's, or what the others have.
+
+    Where 0 need not be among the codes, channels of zeros stay at the floor, so that what they add could not matter.
+    """
+    spec = recipe.weights
+    dead = (scales == 0) & (not spec.type.bipolar and recipe.levels is not WeightLevels.CODEBOOK)
     if spec.per_channel:
         floor = np.maximum(floor, np.where(dead, DEAD_RATIO * unit, 0))
     else:
