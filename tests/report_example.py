@@ -7,12 +7,14 @@ from bitfab.report import (
     Accuracy,
     Available,
     ClassificationSample,
+    Distribution,
     Fifo,
     Hop,
     HopKind,
     Layer,
     Metric,
     Network,
+    QuantizedLayer,
     Report,
     Resources,
     SegmentationSample,
@@ -98,6 +100,29 @@ def example_path() -> tuple[Hop, ...]:
     )
 
 
+def distribution(low: float, high: float, range_low: float, range_high: float, count: int) -> Distribution:
+    """Bell-shaped between low and high, with what lies beyond the range clipped."""
+    centres = np.linspace(low, high, 65)[:-1] + (high - low) / 128
+    shares = np.exp(-8 * ((centres - (low + high) / 2) / (high - low)) ** 2)
+    counts = np.round(count * shares / shares.sum(), 2)
+    clipped = float(counts[(centres < range_low) | (centres > range_high)].sum() / counts.sum())
+    return Distribution(low, high, tuple(counts.tolist()), range_low, range_high, clipped, 0.31 if clipped else 0.0)
+
+
+def example_quantized() -> tuple[QuantizedLayer, ...]:
+    """The input, every convolution (one of them clips), and a layer of which nothing was measured."""
+    layers = [QuantizedLayer("image", 51.2, Distribution(), distribution(0, 1, 0, 1, 4096))]
+    for index, (name, *_) in enumerate(CONVOLUTIONS):
+        high = 2.1 if name == "up_0" else 3.4
+        activation = distribution(-0.2, 3.3, -0.2, high, 32768)
+        layers.append(
+            QuantizedLayer(
+                name.replace("_", "."), 46.0 - 1.7 * index, distribution(-0.4, 0.5, -0.5, 0.5, 600), activation
+            )
+        )
+    return (*layers, QuantizedLayer("threshold", None, Distribution(), Distribution()))
+
+
 def example_report() -> Report:
     layers, fifos = example_layers(), example_fifos()
     macs = sum(one.macs for one in layers)
@@ -124,6 +149,7 @@ def example_report() -> Report:
         command="bitfab demo qubit --target ecp5-85k --seed 1 -o build/demo",
         recipe={"weights": 8, "activations": 8, "observer": "percentile", "per_channel": True, "rounding": "half_up"},
         versions={"bitfab": "0.1.0", "torch": "2.13.0", "Verilator": "5.48", "Yosys": "0.70", "nextpnr-ecp5": "0.11.1"},
+        quantized=example_quantized(),
     )
 
 

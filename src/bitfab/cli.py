@@ -1,4 +1,4 @@
-"""The command line: `bitfab demo | quantize | build | inspect`."""
+"""The command line: `bitfab demo | quantize | debug | build | inspect`."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from rich.text import Text
 
 from bitfab.errors import BitfabError
+from bitfab.terminal import Stages, Steps, console, fail, say, show_diagnosis
 
 if TYPE_CHECKING:
     from bitfab.hw.design import Target
+    from bitfab.quant import Recipe
     from bitfab.report import Report
 
 USER_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
-PLAIN_WIDTH = 1000  # columns where the output is no terminal: nothing is cut off
 
 app = typer.Typer(
     name="bitfab",
@@ -35,6 +33,18 @@ app = typer.Typer(
 GraphFile = Annotated[Path, typer.Argument(help="A quantized network, .safetensors.", show_default=False)]
 Part = Annotated[str, typer.Option(metavar="PART", help="ecp5-25k, ecp5-45k or ecp5-85k.")]
 Clock = Annotated[float, typer.Option(metavar="MHZ", help="Clock that place and route aims at.", min=1, max=1000)]
+Calibration = typer.Option(
+    metavar="FILE", help="Typical inputs: .npy, or .npz of one array; reals (N, C, H, W) or (N, F)."
+)
+Weights = Annotated[int, typer.Option(help="Bits of the weights, 1 to 16.", min=1, max=16)]
+Activations = Annotated[int, typer.Option(help="Bits of the activations, 1 to 16.", min=1, max=16)]
+Observer = Annotated[str, typer.Option(help="minmax, moving_average, percentile, mse, entropy or batch_norm.")]
+Scale = Annotated[str, typer.Option(help="real or po2 (powers of two).")]
+PerChannel = Annotated[bool, typer.Option(help="One scale for each output channel's weights, or one for a layer's.")]
+Exclude = Annotated[
+    list[str] | None, typer.Option(metavar="LAYER", help="A layer to keep at 16 bits; may be repeated.")
+]
+Parameters = Annotated[Path | None, typer.Option(metavar="FILE", help="The network's state_dict, .safetensors.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,19 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments, prog_name="bitfab")
     except BitfabError as error:
-        _fail(str(error), USER_ERROR)
+        fail(str(error), USER_ERROR)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        _fail(f"{place}{error.strerror or error}; free space, or choose another place", USER_ERROR)
+        fail(f"{place}{error.strerror or error}; free space, or choose another place", USER_ERROR)
     except MemoryError:
-        _fail("not enough memory; give fewer or smaller inputs", USER_ERROR)
+        fail("not enough memory; give fewer or smaller inputs", USER_ERROR)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        _console().print(f"bitfab {version('bitfab')}")
+        console().print(f"bitfab {version('bitfab')}")
         raise typer.Exit
 
 
@@ -86,7 +96,7 @@ def demo(
     from bitfab import flow
 
     folder = output or Path("build") / name
-    with _Stages() as stages:
+    with Stages() as stages:
         result = flow.demo(name, folder, target=_target(target, clock), images=images, stages=stages.watch)
     _summary(result, folder)
 
@@ -96,42 +106,78 @@ def quantize(
     network: Annotated[
         str, typer.Argument(help="A network: MODULE:NAME in Python, or a shipped one (zoo:qubit).", show_default=False)
     ],
-    calib: Annotated[
-        Path,
-        typer.Option(metavar="FILE", help="Typical inputs: .npy, or .npz of one array; reals (N, C, H, W) or (N, F)."),
-    ],
+    calib: Annotated[Path, Calibration],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The graph's file, .safetensors.")],
-    weights: Annotated[int, typer.Option(help="Bits of the weights, 2 to 16.", min=2, max=16)] = 8,
-    activations: Annotated[int, typer.Option(help="Bits of the activations, 2 to 16.", min=2, max=16)] = 8,
-    observer: Annotated[str, typer.Option(help="minmax, moving_average, percentile or mse.")] = "minmax",
-    scale: Annotated[str, typer.Option(help="real or po2 (powers of two).")] = "real",
-    exclude: Annotated[
-        list[str] | None, typer.Option(metavar="LAYER", help="A layer to keep at 16 bits; may be repeated.")
-    ] = None,
-    parameters: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The network's state_dict, .safetensors.")
-    ] = None,
+    weights: Weights = 8,
+    activations: Activations = 8,
+    observer: Observer = "minmax",
+    scale: Scale = "real",
+    per_channel: PerChannel = True,
+    exclude: Exclude = None,
+    parameters: Parameters = None,
 ) -> None:
     """Quantize a trained network to an exact integer graph."""
     from bitfab import inputs
-    from bitfab.dtypes import ScaleKind
     from bitfab.ir.serialize import save
-    from bitfab.quant import ObserverKind, Recipe
     from bitfab.quant import quantize as quantize_network
 
-    recipe = Recipe(
-        weights=weights,
-        activations=activations,
-        observer=inputs.choice(ObserverKind, observer, "--observer"),
-        scale=inputs.choice(ScaleKind, scale, "--scale"),
-        exclude=tuple(exclude or ()),
-    )
+    recipe = _recipe(weights, activations, observer, scale, per_channel, exclude)
     file, data, net = inputs.graph_file(output), inputs.array(calib), inputs.network(network, parameters)
-    console = _console()
-    with console.status(f"quantizing on {len(data)} inputs"):
+    with console().status(f"quantizing on {len(data)} inputs"):
         graph = quantize_network(net, [data], recipe, file.stem)
         save(graph, file)
-    _say(f"{file}: {len(graph.nodes)} operations, {file.stat().st_size:,} bytes, calibrated on {len(data)} inputs")
+    say(f"{file}: {len(graph.nodes)} operations, {file.stat().st_size:,} bytes, calibrated on {len(data)} inputs")
+
+
+@app.command()
+def debug(
+    network: Annotated[
+        str, typer.Argument(help="qubit, qubit-447 or digits; or a network: MODULE:NAME in Python.", show_default=False)
+    ],
+    calib: Annotated[Path | None, Calibration] = None,
+    tests: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Inputs to judge by, like --calib; by default the same.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Their classes, integers (N,): judge by top-1, else by SQNR.")
+    ] = None,
+    weights: Weights = 8,
+    activations: Activations = 8,
+    observer: Observer = "minmax",
+    scale: Scale = "real",
+    per_channel: PerChannel = True,
+    exclude: Exclude = None,
+    parameters: Parameters = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table as JSON too.")] = None,
+) -> None:
+    """Tell which layer hurts when a network is quantized, and what helps."""
+    from bitfab import flow, inputs
+    from bitfab.applications import NAMES
+    from bitfab.output import write_whole
+    from bitfab.quant import debug as debug_network
+    from bitfab.report import to_json
+
+    recipe = _recipe(weights, activations, observer, scale, per_channel, exclude)
+    if json:
+        inputs.new_file(json)
+    given = {"--calib": calib, "--tests": tests, "--labels": labels, "--parameters": parameters}
+    with Steps() as steps:
+        if network in NAMES:
+            for option in (option for option, file in given.items() if file):
+                raise BitfabError(f"{network}: has data and parameters of its own; leave {option} out")
+            found, metric = flow.debug_application(network, recipe, steps.update)
+        elif calib is None:
+            raise BitfabError(f"{network}: no calibration data; give --calib FILE, or one of {', '.join(NAMES)}")
+        else:
+            data = inputs.array(calib)
+            judged = inputs.array(tests) if tests else data
+            truth = inputs.labels(labels, len(judged)) if labels else None
+            net, metric = inputs.network(network, parameters), "SQNR, dB" if truth is None else "top-1"
+            found = debug_network(net, [data], None, recipe, steps.update, tests=[judged], labels=truth)
+    show_diagnosis(found, metric)
+    if json:
+        content = {"network": network, "metric": metric, "findings": found.findings, "table": found}
+        write_whole(json, to_json(content, "debug"))
 
 
 @app.command()
@@ -162,7 +208,7 @@ def build(
     network = load(graph)
     design = generate(network, part, parallelism, folding)
     data = inputs.array(vectors)[:images] if vectors else inputs.random_codes(network, images)
-    with _Stages() as stages:
+    with Stages() as stages:
         result = flow.build(design, data, output, place=place, stages=stages.watch)
     _summary(result, output)
 
@@ -170,7 +216,7 @@ def build(
 @app.command()
 def inspect(graph: GraphFile) -> None:
     """Show a quantized network: operations, shapes, types, proven ranges, MACs."""
-    from bitfab.ir.ops import macs
+    from bitfab.ir.infer import macs
     from bitfab.ir.serialize import load
 
     network = load(graph)
@@ -187,35 +233,25 @@ def inspect(graph: GraphFile) -> None:
         total += count
         cells = [_shape(out.shape), str(out.type), f"{out.low} to {out.high}", f"{count:,}" if count else ""]
         table.add_row(node.name, type(node.op).__name__, ", ".join(node.inputs), *cells)
-    _console().print(table)
-    _say(f"outputs: {', '.join(network.outputs)}; {total:,} MACs an inference")
+    console().print(table)
+    say(f"outputs: {', '.join(network.outputs)}; {total:,} MACs an inference")
 
 
-class _Stages:
-    """Progress: one moving line a stage on a terminal, else a line of text when a stage has ended."""
+def _recipe(
+    weights: int, activations: int, observer: str, scale: str, per_channel: bool, exclude: list[str] | None
+) -> Recipe:
+    from bitfab import inputs
+    from bitfab.dtypes import ScaleKind
+    from bitfab.quant import ObserverKind, Recipe
 
-    def __init__(self) -> None:
-        from bitfab.backend import Stages
-
-        columns = (SpinnerColumn(), TextColumn("{task.description:<22}"), BarColumn(bar_width=24), TimeElapsedColumn())
-        console = _console()
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._tasks: dict[str, TaskID] = {}
-        self.watch = Stages(self._update)
-
-    def __enter__(self) -> _Stages:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def _update(self, stage: str, done: float) -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=None)
-        self._progress.update(self._tasks[stage], total=1.0 if done else None, completed=done)
-        if self._progress.disable and stage in self.watch.seconds:
-            _say(f"{stage}: {self.watch.seconds[stage]:.1f} s")
+    return Recipe(
+        weights=weights,
+        activations=activations,
+        observer=inputs.choice(ObserverKind, observer, "--observer"),
+        scale=inputs.choice(ScaleKind, scale, "--scale"),
+        per_channel=per_channel,
+        exclude=tuple(exclude or ()),
+    )
 
 
 def _target(part: str, clock: float) -> Target:
@@ -229,8 +265,8 @@ def _summary(result: Report, folder: Path) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, text in _figures(result):
         table.add_row(name, text)
-    _console().print(table)
-    _say(f"report: {folder / 'report.html'} and report.json; design: {folder / 'rtl'}")
+    console().print(table)
+    say(f"report: {folder / 'report.html'} and report.json; design: {folder / 'rtl'}")
 
 
 def _figures(result: Report) -> list[tuple[str, str]]:
@@ -252,21 +288,3 @@ def _figures(result: Report) -> list[tuple[str, str]]:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
-
-
-def _console(stderr: bool = False) -> Console:
-    """The terminal; a file or a pipe gets lines of any length."""
-    console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
-
-
-def _say(text: str) -> None:
-    """A line as it is: no markup, no wrapping."""
-    _console().print(text, markup=False, soft_wrap=True)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    """Show an error and exit; what a file smuggles into the message cannot steer the terminal."""
-    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in message)
-    _console(stderr=True).print(Text("error: ", "bold red").append(text, "default not bold"), soft_wrap=True)
-    sys.exit(code)

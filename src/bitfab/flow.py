@@ -26,7 +26,18 @@ from bitfab.ir.run import trace
 from bitfab.ir.run_fast import run_fast
 from bitfab.ir.serialize import save
 from bitfab.output import MARKER, whole_folder
-from bitfab.quant import Quantized, Recipe, float_reference, layer_sqnr, quantize_with_reference
+from bitfab.quant import (
+    Diagnosis,
+    Quantized,
+    Recipe,
+    debug,
+    float_reference,
+    layer_sqnr,
+    quantize_with_reference,
+)
+from bitfab.quant.histograms import histograms
+from bitfab.quant.metrics import Predict
+from bitfab.quant.simulate import Progress
 from bitfab.tools.process import ToolError
 
 SQNR_IMAGES = 16
@@ -76,13 +87,15 @@ def demo(
         application = applications.load(name)
     with _output(folder) as draft:
         with stages.stage("quantize"):
-            recipe = Recipe()
-            quantized = quantize_with_reference(application.network, application.calibration, recipe, name)
+            quantized = quantize_with_reference(
+                application.network, [application.calibration], Recipe(), application.name
+            )
             graph = quantized.graph
         with stages.stage("evaluate"):
             real = float_outputs(application.network, application.tests)
             integer = integer_outputs(graph, application.tests)
             accuracy, sqnr = application.judge(real, integer), _sqnr(quantized, application.tests[:SQNR_IMAGES])
+            layers = summary.quantized_layers(histograms(quantized.choices, [application.tests]), quantized, sqnr)
         with stages.stage("generate"):
             design = generate(graph, target, application.parallelism)
         chosen = as_integers(graph, application.tests[: images or application.images])
@@ -98,12 +111,31 @@ def demo(
             float_parameters=sum(p.numel() for p in application.network.parameters()),
             accuracy=accuracy,
             sqnr=sqnr,
-            recipe=dataclasses.asdict(recipe),
+            quantized=layers,
+            recipe=dataclasses.asdict(quantized.choices.recipe),
             command=f"bitfab demo {name}",
         )
         report.write_json(result, draft / "report.json")
         report.write_html(result, application.show(real, integer), draft / "report.html")
     return result
+
+
+def debug_application(
+    name: str, recipe: Recipe | None = None, progress: Progress | None = None
+) -> tuple[Diagnosis, str]:
+    """`bitfab.debug` for a shipped application, judged as its demo is; and what its metric is called."""
+    application = applications.load(name)
+    real = float_outputs(application.network, application.tests)
+
+    def metric(predict: Predict) -> float:
+        batches = torch.from_numpy(application.tests).split(BATCH)
+        figure = application.judge(real, np.concatenate([predict(batch).numpy() for batch in batches])).int8
+        assert figure is not None
+        return figure
+
+    called = application.judge(real, real).metric
+    assert called is not None
+    return debug(application.network, [application.calibration], metric, recipe, progress), called.value
 
 
 def _sqnr(quantized: Quantized, images: FloatArray) -> dict[str, float | None]:

@@ -39,17 +39,7 @@ def array(path: Path) -> NDArray[np.generic]:
     Wider reals become float32. Raises BitfabError where the file is missing, damaged, larger than MAX_BYTES, claims
     more than it holds, or holds anything else.
     """
-    try:
-        with path.open("rb") as file:
-            zipped = zipfile.is_zipfile(file)
-            file.seek(0)
-            loaded = _unzipped(file) if zipped else _array(file, path.stat().st_size)
-    except FileNotFoundError:
-        raise BitfabError(f"{path}: no such file; give a .npy or .npz file") from None
-    except BitfabError as error:
-        raise BitfabError(f"{path}: {error}") from error
-    except Exception as error:  # numpy's and zipfile's parsers raise nearly anything on a hostile file
-        raise BitfabError(f"{path}: cannot be read as .npy or .npz ({error}); save it with numpy.save") from error
+    loaded = _loaded(path)
     if loaded.ndim not in (2, 4) or loaded.size == 0:
         raise BitfabError(f"{path}: array of shape {loaded.shape}; give inputs of shape (N, C, H, W) or (N, F)")
     native = np.float32 if loaded.dtype.kind == "f" and loaded.dtype.itemsize > 4 else loaded.dtype.newbyteorder("=")
@@ -59,6 +49,16 @@ def array(path: Path) -> NDArray[np.generic]:
     if not finite.all():
         raise BitfabError(f"{path}: input {int(np.argmin(finite))} holds NaN or infinite values; clean the data")
     return loaded
+
+
+def labels(path: Path, count: int) -> NDArray[np.generic]:
+    """Class numbers (count,) from a file as `array` reads them; BitfabError where it holds anything else."""
+    loaded = _loaded(path)
+    if loaded.ndim != 1 or loaded.dtype.kind not in "iu":
+        raise BitfabError(f"{path}: {loaded.dtype} of shape {loaded.shape}; give labels as integers of shape (N,)")
+    if len(loaded) != count:
+        raise BitfabError(f"{path}: {len(loaded)} labels for {count} inputs; give one for each")
+    return loaded.astype(np.int64)
 
 
 def network(name: str, parameters: Path | None) -> nn.Module:
@@ -107,6 +107,11 @@ def graph_file(path: Path) -> Path:
     """A path that a graph can be saved to, found out before the work; BitfabError says what is in the way."""
     if path.suffix != ".safetensors":
         raise BitfabError(f"{path}: a graph is saved as .safetensors; give it that ending")
+    return new_file(path)
+
+
+def new_file(path: Path) -> Path:
+    """A path that can be written to, found out before the work; BitfabError says what is in the way."""
     if path.exists() and not path.is_file():
         raise BitfabError(f"{path}: is not a file; choose another name")
     if not path.parent.is_dir():
@@ -116,13 +121,28 @@ def graph_file(path: Path) -> Path:
     return path
 
 
+def _loaded(path: Path) -> NDArray[np.generic]:
+    """The one array of a file, whatever its shape."""
+    try:
+        with path.open("rb") as file:
+            zipped = zipfile.is_zipfile(file)
+            file.seek(0)
+            return _unzipped(file) if zipped else _array(file, path.stat().st_size)
+    except FileNotFoundError:
+        raise BitfabError(f"{path}: no such file; give a .npy or .npz file") from None
+    except BitfabError as error:
+        raise BitfabError(f"{path}: {error}") from error
+    except Exception as error:  # numpy's and zipfile's parsers raise nearly anything on a hostile file
+        raise BitfabError(f"{path}: cannot be read as .npy or .npz ({error}); save it with numpy.save") from error
+
+
 def _unzipped(file: IO[bytes]) -> NDArray[np.generic]:
     """The one array of a .npz."""
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         if len(members) != 1:
             names = ", ".join(member.filename.removesuffix(".npy") for member in members[:8]) or "none"
-            raise BitfabError(f"holds {len(members)} arrays ({names}); save the one of the inputs by itself")
+            raise BitfabError(f"holds {len(members)} arrays ({names}); save the one wanted by itself")
         with archive.open(members[0]) as member:
             return _array(member, members[0].file_size)
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
 
 from bitfab import report
 from bitfab.backend import Implementation, Simulation
-from bitfab.dtypes import IntType
+from bitfab.dtypes import IntArray, IntType
 from bitfab.hw.design import Design, Layer
 from bitfab.ir.graph import Graph
-from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense, macs
+from bitfab.ir.infer import macs
+from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense
+from bitfab.quant import Quantized
+from bitfab.quant.histograms import Distribution, LayerHistogram
 from bitfab.tools.nextpnr import find_part
 from bitfab.tools.yosys import Counts
 
@@ -28,6 +34,7 @@ def summarize(
     float_parameters: int | None = None,
     accuracy: report.Accuracy | None = None,
     sqnr: Mapping[str, float | None] | None = None,
+    quantized: tuple[report.QuantizedLayer, ...] = (),
     recipe: Mapping[str, object] | None = None,
     command: str | None = None,
 ) -> report.Report:
@@ -56,7 +63,33 @@ def summarize(
         command=command,
         recipe=dict(recipe or {}),
         versions={name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        quantized=quantized,
     )
+
+
+def quantized_layers(
+    found: Iterable[LayerHistogram], quantized: Quantized, sqnr: Mapping[str, float | None]
+) -> tuple[report.QuantizedLayer, ...]:
+    """What the report says of each layer with codes of its own, in the order in which they are computed.
+
+    `sqnr` names values of the graph: a layer's is that of the first one with its codes, not of an operand brought to
+    another scale.
+    """
+    values = [(quantized.graph.values[value], node) for value, node in quantized.meaning.items()]
+    codes = {(node, value.qparams, value.type): value.name for value, node in reversed(values)}
+    return tuple(
+        report.QuantizedLayer(
+            name=layer.layer,
+            sqnr_db=sqnr.get(codes.get((layer.node, layer.codes.qparams, layer.codes.type), "")),
+            weights=_distribution(layer.weights),
+            activation=_distribution(layer.activation),
+        )
+        for layer in found
+    )
+
+
+def _distribution(found: Distribution | None) -> report.Distribution:
+    return report.Distribution() if found is None else report.Distribution(**asdict(found))
 
 
 def _verification(simulation: Simulation, fifos: tuple[report.Fifo, ...]) -> report.Verification:
@@ -100,10 +133,23 @@ def graph_parameters(graph: Graph) -> int:
 
 
 def graph_bytes(graph: Graph) -> int:
-    """Bytes of the weights, each layer's in as many bits as its largest needs, and of the biases, four each."""
+    """Bytes of the weights, each layer's in as few bits as hold them, and of the biases, four each.
+
+    A layer's weights are stored as they are, or as indices into a table of the integers that occur among them (which
+    powers of two and codebooks are made for), whichever takes less. Weights in groups count as the products they are;
+    `quant.weights.weight_bytes` counts factors and codes.
+    """
     ops = [node.op for node in graph if isinstance(node.op, _Weighted)]
-    bits = [IntType.holding(min(int(op.weight.min()), -1), int(op.weight.max())).bits * op.weight.size for op in ops]
-    return sum(-(-count // 8) for count in bits) + sum(4 * op.bias.size for op in ops)
+    return sum(-(-_weight_bits(op.weight) // 8) + 4 * op.bias.size for op in ops)
+
+
+def _weight_bits(weight: IntArray) -> int:
+    levels = np.unique(weight)
+    if np.isin(levels, (-1, 1)).all():
+        return weight.size
+    plain = IntType.holding(min(int(levels[0]), -1), int(levels[-1])).bits
+    index = (len(levels) - 1).bit_length()
+    return min(plain * weight.size, index * weight.size + plain * len(levels))
 
 
 _Weighted = Conv2d | ConvTranspose2d | Dense

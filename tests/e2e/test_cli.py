@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from bitfab import applications
+from bitfab import applications, flow
 from bitfab.ir import Builder
 from bitfab.ir.ops import Add
 from bitfab.ir.serialize import load, save
+from bitfab.quant import AdaRound, Recipe
 from tests.cli_runner import Cli, without_package
 
 
@@ -22,7 +24,7 @@ def quantizing(run: Cli, network: str = "Tiny", calib: str = "calib.npy", *more:
 
 def test_version_and_help(run: Cli) -> None:
     assert run.good("--version").startswith("bitfab 0.")
-    for command in ("demo", "quantize", "build", "inspect"):
+    for command in ("demo", "quantize", "debug", "build", "inspect"):
         assert command in run.good("--help")
         assert f"bitfab {command}" in run.good(command, "--help")
     assert "No such command" in run("nonsense")[2]
@@ -95,6 +97,66 @@ def test_data_that_calibrates_nothing(run: Cli, array: np.ndarray, reason: str) 
 )
 def test_options_of_quantize(run: Cli, options: list[str], reason: str) -> None:
     assert reason in quantizing(run, "Tiny", "calib.npy", *options)
+
+
+DEBUG = ("debug", "tiny_networks:Classifier", "--calib", "calib.npy")
+
+
+def test_debug_tells_which_layer_hurts_and_writes_the_table(run: Cli) -> None:
+    np.save("labels.npy", np.array([0, 1, 2, 0]))
+    out = run.good(*DEBUG, "--weights", "3", "--labels", "labels.npy", "--json", "table.json")
+    assert "trying: weights only (4 of " in out and "layers: 3 alone (2 of 2)" in out
+    assert "FP32 check: equal to the network" in out and "top-1" in out and "…" not in out
+    told = json.loads(Path("table.json").read_text())
+    assert list(told) == ["network", "metric", "findings", "table"] and told["metric"] == "top-1"
+    table = told["table"]
+    assert [trial["name"] for trial in table["trials"]][:5] == [
+        "float", "nothing quantized", "weights only", "activations only", "the recipe",
+    ]  # fmt: skip
+    assert {layer["layer"] for layer in table["layers"]} == {"0", "3"} and table["recipe"]["weights"] == 3
+    assert table["fp32_difference"] < 1e-5
+
+
+def test_debug_without_labels_judges_by_closeness(run: Cli) -> None:
+    out = run.good("debug", "tiny_networks:Tiny", "--calib", "calib.npy", "--no-per-channel")
+    assert "SQNR, dB" in out and "140.0000" in out and "per channel" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["debug", "tiny_networks:Classifier"], "no calibration data; give --calib FILE, or one of qubit, "),
+        (["debug", "digits", "--calib", "calib.npy"], "digits: has data and parameters of its own; leave --calib out"),
+        ([*DEBUG, "--labels", "none.npy"], "none.npy: no such file"),
+        ([*DEBUG, "--labels", "short.npy"], "short.npy: 3 labels for 4 inputs; give one for each"),
+        ([*DEBUG, "--labels", "calib.npy"], "give labels as integers of shape (N,)"),
+        ([*DEBUG, "--labels", "large.npy"], "labels: 0 to 9, but the network tells 0 to 2"),
+        (
+            ["debug", "tiny_networks:Tiny", *DEBUG[2:], "--labels", "large.npy"],
+            "labels: the network puts out (2, 3, 3)",
+        ),
+        ([*DEBUG, "--tests", "wide.npy"], "tests: shape (1, 5, 5), but the calibration images have (1, 4, 4)"),
+        (["debug", "tiny_networks:Classifier", "--calib", "one.npy"], "calibration: a single image tells no ranges"),
+        (["debug", "tiny_networks:Missing", "--calib", "calib.npy"], "has no attribute 'Missing'"),
+        ([*DEBUG, "--json", "none/table.json"], "none: no such folder"),
+        ([*DEBUG, "--exclude", "conv9"], "no layer matches 'conv9'"),
+    ],
+)
+def test_options_of_debug(run: Cli, options: list[str], reason: str) -> None:
+    np.save("short.npy", np.array([0, 1, 2]))
+    np.save("large.npy", np.array([0, 1, 2, 9]))
+    np.save("wide.npy", np.zeros((4, 1, 5, 5), np.float32))
+    np.save("one.npy", np.ones((1, 1, 4, 4), np.float32))
+    assert reason in run.refuse(*options)
+
+
+def test_debug_of_an_application_judges_as_its_demo_does() -> None:
+    pytest.importorskip("sklearn", reason="the digits come with the extra 'digits'")
+    found, metric = flow.debug_application("digits", Recipe(weights=2, per_channel=False, adaround=AdaRound(2)))
+    figures = {trial.name: trial.metric for trial in found.trials}
+    assert metric == "accuracy" and figures["float"] == pytest.approx(0.982, abs=0.001)
+    assert figures["the recipe"] < figures["activations only"] - 0.01
+    assert len(found.layers) == 4 and "the weights cost the most" in found.findings[1]
 
 
 def test_parameters_come_from_a_file(run: Cli, graph: Path) -> None:

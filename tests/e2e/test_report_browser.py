@@ -23,7 +23,7 @@ LEAST_CONTRAST = 4.5  # WCAG 2.2, success criterion 1.4.3
 
 # The browser makes no window narrower than 500 pixels, so each page is shown in a frame of the width asked for.
 HARNESS = """<!DOCTYPE html>
-<iframe style="width:%dpx;height:9000px;border:0" srcdoc="%s"></iframe>
+<iframe style="width:%dpx;height:14000px;border:0" srcdoc="%s"></iframe>
 <pre id="result"></pre>
 <script>
 function light(colour) {
@@ -53,6 +53,9 @@ addEventListener("load", () => {
   const found = {
     width: root.clientWidth, scroll: root.scrollWidth,
     tables: [...page.querySelectorAll("table")].map(shown),
+    charts: [...page.querySelectorAll("svg[aria-label]")].filter(e => e.checkVisibility()).map(shown),
+    bars: [...page.querySelectorAll("path")].map(e => e.getBoundingClientRect()).map(b => b.width > 9 && b.height > 9),
+    fills: ["within", "beyond"].map(kind => getComputedStyle(page.querySelector("path." + kind)).fill),
     images: [...page.images].map(i => i.complete && i.naturalWidth > 0 && shown(i)),
     faint: written.filter(e => contrast(e) < %g).map(e => e.tagName + ": " + e.textContent.slice(0, 40)),
     paper: light(getComputedStyle(page.body).backgroundColor), texts: written.length,
@@ -95,6 +98,9 @@ def test_page_fits_and_is_legible(tmp_path: Path, width: int, theme: tuple[str, 
     assert found["scroll"] <= width
     assert found["tables"] == [True] * 8
     assert found["images"] == [True] * 24
+    assert found["bars"] == [True] * 18  # histograms, and what one of them clips, in another colour
+    assert found["charts"] == [True] * (18 if width == 1280 else 17)  # a phone leaves the axis out
+    assert len(set(found["fills"])) == 2
     assert found["texts"] > 200
     assert found["faint"] == []
     assert found["requests"] == []
@@ -143,6 +149,7 @@ def with_long_names(report: Report) -> Report:
         fifos=tuple(replace(fifo, name=f"{long}_{fifo.name}") for fifo in report.fifos),
         critical_path=tuple(replace(hop, instance=long, layer=long) for hop in report.critical_path),
         critical_layer=long,
+        quantized=tuple(replace(layer, name=f"{long}.{layer.name}") for layer in report.quantized),
         wall_seconds={long: 1.0},
         recipe={long: long},
         versions={long: long},

@@ -17,8 +17,10 @@ from bitfab.report import (
     Accuracy,
     Available,
     ClassificationSample,
+    Distribution,
     Metric,
     Network,
+    QuantizedLayer,
     Report,
     Resources,
     SegmentationSample,
@@ -34,6 +36,7 @@ from bitfab.report import (
     write_html,
     write_json,
 )
+from bitfab.report.histogram import HEIGHT, WIDTH, histogram
 from bitfab.report.html import render_html
 from bitfab.report.pictures import MASK_PALETTE, panels
 from tests.report_example import classification_samples, example_layers, example_report, segmentation_samples
@@ -50,7 +53,7 @@ FIXED_NAMES = {
     },
     "resources": {"part", "lut", "ff", "dsp", "bram", "available"},
 }  # fmt: skip
-VOID = {"meta", "link", "img", "wbr", "br", "hr", "line", "circle"}
+VOID = {"meta", "link", "img", "wbr", "br", "hr", "line", "circle", "path"}
 
 
 def bare_report() -> Report:
@@ -114,6 +117,12 @@ def test_json_has_the_fixed_names(tmp_path: Path) -> None:
     assert report["accuracy"]["metric"] == "iou"
     assert report["layers"][0]["input_shapes"] == [[1, 64, 64]]
     assert report["critical_path"][0]["kind"] == "clk-to-q"
+    names = {field.name for field in dataclasses.fields(Distribution)}
+    for layer in report["quantized"]:
+        assert set(layer) == {"name", "sqnr_db", "weights", "activation"}
+        assert set(layer["weights"]) == set(layer["activation"]) == names
+    assert report["quantized"][0]["weights"]["clipped"] is None and report["quantized"][0]["weights"]["counts"] == []
+    assert len(report["quantized"][1]["weights"]["counts"]) == 64
 
 
 def test_json_keeps_its_names_where_nothing_was_measured(tmp_path: Path) -> None:
@@ -193,7 +202,34 @@ def test_figures_as_text() -> None:
     assert {value: text.seconds(value).replace("\u202f", " ") for value in spent} == spent
 
 
+def test_shares_and_reals_as_text() -> None:
+    shares = {0: "0 %", 1e-7: "<0.01 %", 0.00034: "0.03 %", 0.1234: "12.3 %", 1: "100 %"}
+    assert {value: text.share(value).replace("\u202f", " ") for value in shares} == shares
+    assert [text.real(value) for value in (None, -0.01234, 14.55)] == ["\N{EN DASH}", "\N{MINUS SIGN}0.0123", "14.6"]
+
+
 # ---- pictures
+
+
+def test_a_histogram_marks_what_is_clipped() -> None:
+    counts = (0.0, 3.0, 1.0, 0.0, 7.0)  # bins of width 1 from 0 to 5; the last lies beyond the range
+    chart = histogram(Distribution(0.0, 5.0, counts, -1.0, 4.0, 7 / 11, 0.9), "Activation of a")
+    assert chart is not None and chart.clips
+    unit = WIDTH / 6  # the axis spans range and values: -1 to 5
+    assert chart.ends == (0.0, pytest.approx(5 * unit))
+    assert chart.beyond == f"M{unit:.1f} {HEIGHT}H{5 * unit:.1f}V0.0H{WIDTH:.1f}V{HEIGHT}Z"
+    assert chart.inside.startswith(
+        f"M{unit:.1f} {HEIGHT}H{2 * unit:.1f}V{HEIGHT - HEIGHT * math.log(4) / math.log(8):.1f}"
+    )
+    assert chart.inside.endswith(f"H{4 * unit:.1f}V{HEIGHT:.1f}H{WIDTH:.1f}V{HEIGHT}Z")
+    words = chart.alt.replace("\u202f", " ").replace("\N{MINUS SIGN}", "-")
+    assert words == "Activation of a: values from 0 to 5, codes cover -1 to 4, 63.6 % clipped, 90.0 % of the error"
+
+
+def test_a_histogram_of_one_value_or_of_nothing() -> None:
+    assert histogram(Distribution(), "Weights of a") is None
+    chart = histogram(Distribution(0.0, 0.0, (9.0,) + 63 * (0.0,), 0.0, 0.0, 0.0, None), "Weights of a")
+    assert chart is not None and not chart.clips and chart.beyond == "" and "nan" not in chart.inside
 
 
 def png_chunks(data: bytes) -> dict[bytes, bytes]:
@@ -263,7 +299,9 @@ def test_page_has_alternative_texts_captions_and_scopes() -> None:
     assert all(image["alt"] for image in page.all("img"))
     assert len(page.all("caption")) == len(page.all("table")) == 8
     assert all(cell["scope"] in ("row", "col") for cell in page.all("th"))
-    assert all(chart["aria-label"] for chart in page.all("svg"))
+    charts = page.all("svg")
+    assert len(charts) == 1 + 10 + 17  # an axis; a line for each layer, its figure beside it; histograms
+    assert all(chart.get("aria-label") or chart["aria-hidden"] == "true" for chart in charts)
 
 
 def test_page_tells_the_figures() -> None:
@@ -281,6 +319,33 @@ def test_page_tells_the_figures() -> None:
         assert words in source, words
 
 
+def test_page_shows_the_worst_layer_first_with_its_histograms() -> None:
+    source = render_html(example_report(), [])
+    section = source[source.index("Where accuracy goes") :]
+    order = [section.index(f'<th scope="row">{name}') for name in ("head", "merge.<wbr>0.<wbr>3", "image", "threshold")]
+    assert order == sorted(order)
+    assert section.count('class="worst"') == 1 and "Least exact is <b>head</b> with 34.1 dB" in section
+    assert section.count("<path") == 8 + 9 + 1  # the weights, the activations and the input, what one of them clips
+    assert section.count('class="beyond"') == 1 and section.count(' clips"') == 1
+    assert "31.0\u202f% of the error" in section
+
+
+def test_page_without_histograms_has_no_such_section() -> None:
+    assert "Where accuracy goes" not in render_html(bare_report(), [])
+    unmeasured = QuantizedLayer("a", None, Distribution(), Distribution())
+    source = render_html(dataclasses.replace(bare_report(), quantized=(unmeasured,)), [])
+    Page(source)
+    assert "Where accuracy goes" in source and "Least exact" not in source and "None" not in source
+
+
+def test_page_of_a_deep_network_stays_small(tmp_path: Path) -> None:
+    layers = 20 * example_report().quantized
+    write_html(
+        dataclasses.replace(example_report(), quantized=layers), segmentation_samples(), tmp_path / "report.html"
+    )
+    assert (tmp_path / "report.html").stat().st_size < 1_000_000
+
+
 def test_page_says_loudly_that_values_differ() -> None:
     report = example_report()
     wrong = dataclasses.replace(report, verification=dataclasses.replace(report.verification, mismatches=3))
@@ -293,7 +358,9 @@ def test_page_says_loudly_that_values_differ() -> None:
 
 def test_page_escapes_names_from_outside() -> None:
     hostile = '<script>alert("1")</script>'
+    quantized = (dataclasses.replace(example_report().quantized[1], name=hostile),)
     report = dataclasses.replace(renamed_layer(example_report(), hostile), command=hostile, application=hostile)
+    report = dataclasses.replace(report, quantized=quantized)
     page = Page(render_html(report, [ClassificationSample(np.zeros((8, 8)), hostile, hostile, hostile)]))
     assert page.all("script") == []
 

@@ -4,6 +4,7 @@ from bitfab.report.html import write_html
 from bitfab.report.model import (
     Accuracy,
     Available,
+    Distribution,
     Fifo,
     FifoPeak,
     Hop,
@@ -11,6 +12,7 @@ from bitfab.report.model import (
     Layer,
     Metric,
     Network,
+    QuantizedLayer,
     Report,
     Resources,
     SizeBytes,
@@ -22,6 +24,7 @@ from bitfab.report.model import (
     latency_us,
     mac_utilization,
     timing,
+    to_json,
     write_json,
 )
 from bitfab.report.pictures import ClassificationSample, Pictures, SegmentationSample
@@ -30,6 +33,7 @@ __all__ = [
     "Accuracy",
     "Available",
     "ClassificationSample",
+    "Distribution",
     "Fifo",
     "FifoPeak",
     "Hop",
@@ -38,6 +42,7 @@ __all__ = [
     "Metric",
     "Network",
     "Pictures",
+    "QuantizedLayer",
     "Report",
     "Resources",
     "SegmentationSample",
@@ -50,6 +55,7 @@ __all__ = [
     "latency_us",
     "mac_utilization",
     "timing",
+    "to_json",
     "write_html",
     "write_json",
 ]

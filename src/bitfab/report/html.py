@@ -6,7 +6,7 @@ import jinja2
 
 from bitfab.errors import BitfabError
 from bitfab.output import write_whole
-from bitfab.report import text, view
+from bitfab.report import histogram, text, view
 from bitfab.report.model import Report
 from bitfab.report.pictures import ClassificationSample, Pictures, SegmentationSample, disagreement, panels, thumbnail
 
@@ -46,6 +46,8 @@ def render_html(report: Report, pictures: Pictures) -> str:
     classified = [sample for sample in pictures if isinstance(sample, ClassificationSample)]
     return environment.get_template("report.html").render(
         **view.page(report),
+        width=histogram.WIDTH,
+        height=histogram.HEIGHT,
         segmented=[(panels(sample), disagreement(sample)) for sample in segmented],
         classified=[thumbnail(sample) for sample in classified],
     )

@@ -18,6 +18,7 @@ from bitfab.output import write_whole
 __all__ = [
     "Accuracy",
     "Available",
+    "Distribution",
     "Fifo",
     "FifoPeak",
     "Hop",
@@ -25,6 +26,7 @@ __all__ = [
     "Layer",
     "Metric",
     "Network",
+    "QuantizedLayer",
     "Report",
     "Resources",
     "SizeBytes",
@@ -36,6 +38,7 @@ __all__ = [
     "latency_us",
     "mac_utilization",
     "timing",
+    "to_json",
     "write_json",
 ]
 
@@ -182,6 +185,37 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Distribution:
+    """Float values of a tensor beside what its codes cover; empty where the layer has no such tensor.
+
+    `counts` are the values in equal bins over [low, high], the smallest and the largest value. The codes cover
+    [range_low, range_high] (of weights: in the channel of widest range). `clipped` is the share of the values more than
+    half a step outside of it, `clipping_error` their share of the squared error, the rest of which is rounding.
+    """
+
+    low: Real | None = None
+    high: Real | None = None
+    counts: tuple[Real, ...] = ()
+    range_low: Real | None = None
+    range_high: Real | None = None
+    clipped: Real | None = None
+    clipping_error: Real | None = None
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """A layer with codes of its own, by its path in the user's network; `activation` is what it puts out.
+
+    `sqnr_db` compares the integer graph's activation with the float network's, on the same input.
+    """
+
+    name: str
+    sqnr_db: Real | None
+    weights: Distribution
+    activation: Distribution
+
+
+@dataclass(frozen=True)
 class Hop:
     """One step of the critical path, in its order: the instance it is in, its layer where it is in one, its delay."""
 
@@ -210,6 +244,7 @@ class Report:
     command: str | None = None
     recipe: Mapping[str, object] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    quantized: tuple[QuantizedLayer, ...] = ()
 
 
 def latency_us(latency_cycles: int, fmax_mhz: float) -> float:
@@ -264,8 +299,16 @@ def write_json(report: Report, path: Path) -> None:
         ValueError: a figure is NaN or infinite (the message names it), or is no plain value.
         BitfabError: the file cannot be written.
     """
-    text = json.dumps(_plain(report, "report"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(path, text.encode())
+    write_whole(path, to_json(report, "report"))
+
+
+def to_json(value: object, name: str) -> bytes:
+    """Dataclasses, mappings, sequences and numbers as JSON; `name` stands for the value in the ValueError.
+
+    Raises:
+        ValueError: a figure is NaN or infinite, or is no plain value.
+    """
+    return (json.dumps(_plain(value, name), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _plain(value: object, place: str) -> object:

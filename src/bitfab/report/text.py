@@ -4,7 +4,21 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-__all__ = ["breakable", "count", "decibel", "fixed", "latency", "percent", "points", "rate", "seconds", "shape", "size"]
+__all__ = [
+    "breakable",
+    "count",
+    "decibel",
+    "fixed",
+    "latency",
+    "percent",
+    "points",
+    "rate",
+    "real",
+    "seconds",
+    "shape",
+    "share",
+    "size",
+]
 
 NOTHING = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -30,6 +44,18 @@ def fixed(value: float | None, digits: int = 1) -> str:
 def percent(fraction: float | None, digits: int = 1) -> str:
     """A fraction in per cent: 0.8143 is 81.4 %."""
     return NOTHING if fraction is None else f"{100 * fraction:.{digits}f}{NARROW}%"
+
+
+def share(fraction: float | None) -> str:
+    """A fraction in per cent that is never rounded down to nothing: 0 %, <0.01 %, 0.03 %, 12.3 %."""
+    if fraction is not None and 0 < fraction < 0.0001:
+        return f"<0.01{NARROW}%"
+    return percent(fraction, 0 if fraction in (0, 1) else 2 if fraction is not None and fraction < 0.01 else 1)
+
+
+def real(value: float | None) -> str:
+    """A real number with three digits: 14.6, −0.0123, 1.2e−06."""
+    return NOTHING if value is None else f"{value:.3g}".replace("-", MINUS)
 
 
 def points(before: float | None, after: float | None) -> str:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from bitfab.report import text
-from bitfab.report.model import HopKind, Layer, Metric, Report
+from bitfab.report.histogram import Histogram, histogram
+from bitfab.report.model import HopKind, Layer, Metric, QuantizedLayer, Report
 
-__all__ = ["Comparison", "MemoryRow", "PathRow", "Segment", "Share", "Tile", "page"]
+__all__ = ["Comparison", "MemoryRow", "PathRow", "QuantizedRow", "Segment", "Share", "Tile", "page"]
 
 METRIC_NAMES = {Metric.IOU: "Intersection over union", Metric.ACCURACY: "Accuracy"}
 
@@ -73,6 +74,16 @@ class PathRow:
         return sum(segment.delay_ns for segment in self.segments)
 
 
+@dataclass(frozen=True)
+class QuantizedRow:
+    """What codes make of one layer: its signal to noise ratio, and its distributions where they were measured."""
+
+    name: str
+    sqnr_db: float | None
+    weights: Histogram | None
+    activation: Histogram | None
+
+
 def page(report: Report) -> dict[str, object]:
     """Everything the template shows beside the report itself and the pictures."""
     path = path_rows(report)
@@ -85,7 +96,8 @@ def page(report: Report) -> dict[str, object]:
         "comparisons": comparisons(report),
         "bottleneck": bottleneck(report.layers),
         "memory": memory_rows(report),
-        "sqnr_top": sqnr_top(report.layers),
+        "quantized": quantized_rows(report.quantized),
+        "sqnr_top": sqnr_top(report.quantized),
         "path": path,
         "path_ns": sum(row.delay_ns for row in path),
         "routing_ns": sum(s.delay_ns for row in path for s in row.segments if s.routing),
@@ -195,7 +207,21 @@ def memory_rows(report: Report) -> list[MemoryRow]:
     return sorted(rows, key=lambda row: -row.bram)
 
 
-def sqnr_top(layers: Iterable[Layer]) -> int:
+def quantized_rows(layers: Iterable[QuantizedLayer]) -> list[QuantizedRow]:
+    """The layers, the worst ratio of signal to noise first; those without one last."""
+    rows = [
+        QuantizedRow(
+            layer.name,
+            layer.sqnr_db,
+            histogram(layer.weights, f"Weights of {layer.name}"),
+            histogram(layer.activation, f"Activation of {layer.name}"),
+        )
+        for layer in layers
+    ]
+    return sorted(rows, key=lambda row: (row.sqnr_db is None, row.sqnr_db))
+
+
+def sqnr_top(layers: Iterable[QuantizedLayer]) -> int:
     """Upper end of the SQNR axis in dB: the next multiple of 10 above every figure."""
     known = [layer.sqnr_db for layer in layers if layer.sqnr_db is not None]
     return 10 * (int(max(known, default=0) // 10) + 1) if known else 0
