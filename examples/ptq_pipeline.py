@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import bitfab as bf
-from bitfab.quant import AdaRound, calibrate, choose, debug, equalize, fold, lower
+from bitfab.quant import AdaRound, calibrate, choose, debug, equalize, fold, lower_choices
 from bitfab.quant.analysis import Predict
 
 
@@ -55,7 +55,7 @@ def main() -> None:
     )
     choices = choose(module, [calibration], bf.Recipe(weights=4, per_channel=False, adaround=AdaRound(300)))
     print("codes of the first layer:", choices.weights[next(iter(choices.weights))].codes[0, 0].tolist())
-    print("values:", len(lower(choices, "digits", (1, 8, 8)).graph.values))
+    print("values:", len(lower_choices(choices, "digits", (1, 8, 8)).graph.values))
 
 
 if __name__ == "__main__":

@@ -10,25 +10,48 @@ if TYPE_CHECKING:
     from bitfab.ir.run import run, trace
     from bitfab.ir.run_fast import run_fast
     from bitfab.ir.serialize import load, save
-    from bitfab.quant import AdaRound, Override, Recipe, quantize
+    from bitfab.quant import (
+        AdaRound,
+        Override,
+        Recipe,
+        StepRule,
+        debug,
+        freeze_batch_norm,
+        lower,
+        prepare,
+        quantize,
+        quantize_dynamic,
+        quantize_weight_only,
+        quantize_without_data,
+        train,
+    )
 
 __all__ = [
     "AdaRound",
     "Folding",
     "Override",
     "Recipe",
+    "StepRule",
     "Target",
     "as_integers",
     "build",
     "capture",
+    "debug",
     "demo",
+    "freeze_batch_norm",
     "generate",
     "load",
+    "lower",
+    "prepare",
     "quantize",
+    "quantize_dynamic",
+    "quantize_weight_only",
+    "quantize_without_data",
     "run",
     "run_fast",
     "save",
     "trace",
+    "train",
 ]
 
 # What a user types, and the module that defines it: imported on first use, so that `import bitfab` loads no torch.
@@ -37,18 +60,27 @@ _LAZY = {
     "Folding": "bitfab.hw",
     "Override": "bitfab.quant",
     "Recipe": "bitfab.quant",
+    "StepRule": "bitfab.quant",
     "Target": "bitfab.hw",
     "as_integers": "bitfab.flow",
     "build": "bitfab.flow",
     "capture": "bitfab.frontend.torch",
+    "debug": "bitfab.quant",
     "demo": "bitfab.flow",
+    "freeze_batch_norm": "bitfab.quant",
     "generate": "bitfab.hw",
     "load": "bitfab.ir.serialize",
+    "lower": "bitfab.quant",
+    "prepare": "bitfab.quant",
     "quantize": "bitfab.quant",
+    "quantize_dynamic": "bitfab.quant",
+    "quantize_weight_only": "bitfab.quant",
+    "quantize_without_data": "bitfab.quant",
     "run": "bitfab.ir.run",
     "run_fast": "bitfab.ir.run_fast",
     "save": "bitfab.ir.serialize",
     "trace": "bitfab.ir.run",
+    "train": "bitfab.quant",
 }
 
 

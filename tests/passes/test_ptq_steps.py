@@ -26,7 +26,7 @@ from bitfab.quant import (
     choose,
     equalize,
     fold,
-    lower,
+    lower_choices,
     replace_relu6,
 )
 from bitfab.quant.adaround import adaround
@@ -103,7 +103,9 @@ def _run(graph: Graph, x: FloatArray) -> FloatArray:
 def _error(choices: Choices, real: nn.Module, x: FloatArray) -> float:
     with torch.no_grad():
         expected = real(torch.from_numpy(x)).numpy()
-    return float(np.square(_run(lower(choices, "net", SHAPE).graph, x) - expected).mean() / np.square(expected).mean())
+    return float(
+        np.square(_run(lower_choices(choices, "net", SHAPE).graph, x) - expected).mean() / np.square(expected).mean()
+    )
 
 
 @given(seed=st.integers(0, 999))
@@ -240,7 +242,7 @@ def test_adaround_beats_rounding_to_nearest_and_reaches_the_graph() -> None:
     recipe = Recipe(weights=3)
     nearest, best = (_error(Choices(module, recipe, encodings, w), module, images.numpy()) for w in (weights, learned))
     assert best < 0.6 * nearest, (nearest, best)
-    graph = lower(Choices(module, recipe, encodings, learned), "net", SHAPE).graph
+    graph = lower_choices(Choices(module, recipe, encodings, learned), "net", SHAPE).graph
     held = {node.source: node.op.weight for node in graph if hasattr(node.op, "weight")}
     for node in plan.weighted():
         weight = held[node.meta["source"]]
@@ -272,7 +274,7 @@ def test_all_steps_work_in_every_combination(bits: int, per_channel: bool, symme
 def test_the_simulation_is_close_to_the_integer_graph() -> None:
     plan, weights, encodings, module, images = _prepared(bits=8)
     simulated = Simulation(plan, weights, encodings)(images).numpy()
-    exact = _run(lower(Choices(module, Recipe(), encodings, weights), "net", SHAPE).graph, images.numpy())
+    exact = _run(lower_choices(Choices(module, Recipe(), encodings, weights), "net", SHAPE).graph, images.numpy())
     step = encodings[list(plan.weighted())[-1].name].qparams.scale[0]
     assert np.abs(simulated - exact).max() <= 3 * step and np.abs(simulated - exact).mean() < 0.3 * step
     with torch.no_grad():

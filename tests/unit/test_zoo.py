@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -81,16 +80,6 @@ def bright_lines(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return (0.5 * masks + 0.5 * rng.random(masks.shape)).astype(np.float32)[:, None], masks
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As the training command does; on a busy machine two threads wait for each other most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("one_thread")
 def test_training_learns_and_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qubit, "generate", bright_lines)
     runs = []

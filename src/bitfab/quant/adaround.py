@@ -5,19 +5,18 @@ Nagel et al. 2020 (2004.10568), with the asymmetric objective of its section 3.4
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from bitfab.dtypes import IntArray
 from bitfab.quant.encodings import Encoding
-from bitfab.quant.fold import Weighted, output_first
+from bitfab.quant.fold import Weighted
 from bitfab.quant.plan import Plan
 from bitfab.quant.recipe import AdaRound
+from bitfab.quant.rounding import Affine, Rounding, learn
 from bitfab.quant.simulate import Progress, Simulation, Twin
 from bitfab.quant.weights import LayerWeights, layer_padding, two
 
@@ -25,11 +24,6 @@ SAMPLES = 4096  # output positions of a layer that it learns from, at most
 SAMPLED_VALUES = 1 << 24  # input values in them, at most: bounds the memory of wide layers
 BATCHES = (32, 256)  # positions in one iteration: as many as there are `BATCH_VALUES` of inputs, within these
 BATCH_VALUES = 1 << 18
-STRETCH = (-0.1, 1.1)  # of the rectified sigmoid (equation 23)
-ANNEALED_BETA = (20.0, 2.0)  # from, to (equation 24)
-WARM_UP = 0.2  # the part of the iterations without regularization
-RATE = 3e-2  # of Adam
-STRENGTH = 0.1  # of the regularization, where rounding to nearest has a loss of 1
 
 
 @dataclass(frozen=True)
@@ -54,87 +48,57 @@ def adaround(
     """The weights with codes `floor(w / s)` or that plus one, whichever lessens the error of the layer's output most.
 
     Each layer minimizes `|f(w x) - f(w_q x_q)|^2`, f its activation, x the float network's input and x_q that of the
-    quantized network, learned up to there, over sampled positions of the images (N, *shape). Scales and biases stay.
+    quantized network, learned up to there, over sampled positions of the images (N, *shape). Scales and biases stay,
+    and so do weights whose levels are not evenly spaced.
     Memory: four times the images at most, and the samples of one layer (at most 64 MiB of inputs).
     """
     learned = dict(weights)
     twin = Twin(Simulation(plan), Simulation(plan, weights, encodings), images)
     generator = torch.Generator().manual_seed(options.seed)
     layers = plan.weighted()
-    for done, (node, layer) in enumerate(layers.items()):
-        chosen = learned[node.name]
-        samples = _sample(layer, twin.inputs(node), len(images), generator)
-        largest = plan.recipes[node].weights.type.high
-        codes = learn_rounding(layer, chosen, samples, _activation(plan, node), largest, options, generator)
-        learned[node.name] = replace(chosen, codes=codes)
-        twin.coded.set_weights(node, learned[node.name])
+    for done, node in enumerate(layers):
+        learned[node.name] = learn_layer(plan, node, learned[node.name], twin, len(images), options, generator)
         if progress:
             progress("adaround", done + 1, len(layers))
     return learned
 
 
-def learn_rounding(
-    layer: Weighted,
+def learn_layer(
+    plan: Plan,
+    node: fx.Node,
     weights: LayerWeights,
-    samples: Samples,
-    activation: Callable[[Tensor], Tensor],
-    largest: int,
+    twin: Twin,
+    images: int,
     options: AdaRound,
     generator: torch.Generator,
-) -> IntArray:
-    """The codes (O, I / groups, ...) of one layer, within +-largest; those of `weights` where nothing better is found.
+) -> LayerWeights:
+    """One layer's weights, learned by itself; the twin's quantized network has them from now on."""
+    if not plan.recipes[node].evenly_spaced:
+        return weights
+    layer = plan.weighted()[node]
+    samples = _sample(layer, twin.inputs(node), images, generator)
+    size = min(max(BATCHES[0], min(BATCHES[1], BATCH_VALUES // samples.inputs[0].numel())), len(samples.targets))
+    rounding = Rounding(layer, weights, plan.recipes[node])
+    loss_of = _loss(samples, _activation(plan, node))
+    (learned,) = learn([rounding], loss_of, len(samples.targets), size, options.iterations, generator)
+    twin.coded.set_weights(node, learned)
+    return learned
 
-    With `h = clip(sigmoid(v) * 1.2 - 0.1, 0, 1)` the weights are `s * clip(floor(w / s) + h)`, v is learned by Adam
-    under the loss plus `sum(1 - |2 h - 1|^beta)`, beta annealed from 20 to 2; at the end h becomes 0 or 1.
-    """
-    groups = samples.inputs.shape[1]
-    scale = torch.from_numpy(weights.scales).float()[:, None]
-    rows = (
-        output_first(layer).detach().double().cpu().reshape(len(scale), -1) / torch.from_numpy(weights.scales)[:, None]
-    )
-    floor = rows.floor()
-    low, high = STRETCH
-    fraction = (rows - floor).float()
-    v = torch.logit((fraction - low) / (high - low)).requires_grad_()
-    floor, bias = floor.float(), torch.from_numpy(weights.bias).float()
-    targets = activation(samples.targets)
-    size = min(max(BATCHES[0], min(BATCHES[1], BATCH_VALUES // samples.inputs[0].numel())), len(targets))
 
-    def loss_of(codes: Tensor, chosen: Tensor) -> Tensor:
-        weight = (codes.clamp(-largest, largest) * scale).reshape(groups, -1, codes.shape[1])
-        x = samples.inputs[chosen]
+def _loss(samples: Samples, activation: Callable[[Tensor], Tensor]) -> Callable[[Sequence[Affine], Tensor], Tensor]:
+    """The mean squared error of the layer's output at the samples chosen."""
+    groups, targets = samples.inputs.shape[1], activation(samples.targets)
+
+    def loss_of(layers: Sequence[Affine], chosen: Tensor) -> Tensor:
+        ((weight, bias),) = layers
+        x, weight = samples.inputs[chosen], weight.reshape(groups, -1, weight.shape[1])
         if weight.shape[1] == 1:  # depthwise: a product of matrices for each channel would be slow
             outputs = (x * weight[:, 0]).sum(2) + bias
         else:
             outputs = torch.einsum("sgk,gok->sgo", x, weight).flatten(1) + bias
         return (activation(outputs) - targets[chosen]).square().mean()
 
-    def total(codes: Tensor) -> float:
-        parts = torch.arange(len(targets)).split(4 * size)
-        return sum(float(loss_of(codes, part)) * len(part) for part in parts) / len(targets)
-
-    nearest = torch.from_numpy(weights.codes.reshape(len(scale), -1).astype(np.float32))
-    with torch.no_grad():
-        start = total(nearest)
-    if start == 0:
-        return weights.codes
-    optimizer = torch.optim.Adam([v], lr=RATE)
-    for step in range(options.iterations):
-        chosen = torch.randint(len(targets), (size,), generator=generator)
-        h = (torch.sigmoid(v) * (high - low) + low).clamp(0, 1)
-        loss = loss_of(floor + h, chosen) / start
-        passed = (step / options.iterations - WARM_UP) / (1 - WARM_UP)
-        if passed > 0:
-            beta = ANNEALED_BETA[1] + (ANNEALED_BETA[0] - ANNEALED_BETA[1]) * (1 + np.cos(np.pi * passed)) / 2
-            loss = loss + STRENGTH * (1 - (2 * h - 1).abs().pow(beta)).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-    with torch.no_grad():
-        codes = (floor + (v > 0)).clamp(-largest, largest)
-        if total(codes) >= start:
-            return weights.codes
-    return codes.reshape(weights.codes.shape).numpy().astype(weights.codes.dtype)
+    return loss_of
 
 
 def _activation(plan: Plan, node: fx.Node) -> Callable[[Tensor], Tensor]:

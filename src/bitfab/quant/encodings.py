@@ -15,10 +15,14 @@ from bitfab.quant.scales import Range, choose_qparams
 
 @dataclass(frozen=True)
 class Encoding:
-    """What the codes of an activation mean: `x = scale * (q - zero_point)`, q of `type`; one scale."""
+    """What the codes of an activation mean: `x = scale * (q - zero_point)`, q of `type`; one scale.
+
+    Of a bipolar type they are the sign of `x - shift`, one shift a channel (C,), none for zeros.
+    """
 
     qparams: QParams
     type: IntType
+    shift: tuple[float, ...] = ()
 
 
 def choose_encodings(plan: Plan, ranges: Mapping[str, Range]) -> Mapping[str, Encoding]:

@@ -46,9 +46,9 @@ def fold(module: fx.GraphModule) -> fx.GraphModule:
     return folded
 
 
-def output_first(layer: Weighted) -> Tensor:
-    """The weight as (outputs, inputs / groups, ...): a view for Conv2d and Linear, rearranged for ConvTranspose2d."""
-    weight = layer.weight
+def output_first(layer: Weighted, weight: Tensor | None = None) -> Tensor:
+    """The weight, or another of its shape, as (outputs, inputs / groups, ...): a view but for ConvTranspose2d."""
+    weight = layer.weight if weight is None else weight
     if not isinstance(layer, nn.ConvTranspose2d):
         return weight
     groups = layer.groups

@@ -9,17 +9,21 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from bitfab.dtypes import IntType, QParams, ScaleKind, multiplier_and_shift, quantize
+from bitfab.dtypes import MAX_BITS, IntType, QParams, Rounding, ScaleKind, multiplier_and_shift, storage
 from bitfab.errors import BitfabError
 from bitfab.ir import Builder, Graph
 from bitfab.ir import ops as ir
+from bitfab.ir.infer import infer
 from bitfab.quant.encodings import Encoding
+from bitfab.quant.fake_quant import round_real
 from bitfab.quant.names import Names, identifier
 from bitfab.quant.plan import Accumulating, Averaging, Clipping, Passing, Unary, make_plan
 from bitfab.quant.recipe import Recipe
-from bitfab.quant.weights import LayerWeights, lower_weights
+from bitfab.quant.weights import LayerWeights, layer_padding, lower_weights
 
-ADD_GUARD_BITS = 4  # both operands of an add come to a scale 2**4 finer than its output's, so that one rounding counts
+# Operands of an add come to a scale 2**8 finer than its output's, so that the last rounding alone counts (with 2**4 a
+# third of the sums of 2-bit codes came out one code off); sums of 8-bit codes still fit an 18-bit multiplier.
+ADD_GUARD_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Codes:
     pads: ir.Pads = (0, 0, 0, 0)
 
 
-def lower(choices: Choices, name: str, shape: ir.Shape) -> Lowered:
+def lower_choices(choices: Choices, name: str, shape: ir.Shape) -> Lowered:
     """The integer graph of what was chosen for a network whose input has `shape` (no batch axis).
 
     Values bear the names of the user's layers (`encoder_0_conv`, its codes `encoder_0_conv_requantize`), valid in
@@ -146,12 +150,35 @@ class _Lowering:
         """Bring exact integers to the node's codes; a fused activation is the clip range."""
         qparams, type = self._target(node)
         final = self.plan.fused.get(node, node)
-        low, high = _clip_range(self.plan.layers[final], qparams, type) if final is not node else (type.low, type.high)
+        if type.bipolar:
+            return self._binarize(node, value, ratio * qparams.scale[0], input_zero)
+        low, high = type.low, type.high
+        if final is not node:
+            low, high = _clip_range(self.plan.layers[final], qparams, type, self.recipe.rounding)
         multiplier, shift = self._multiplier_and_shift(node, ratio)
         op = ir.Requantize(multiplier, shift, type, low, high, input_zero, qparams.zero_point, self.recipe.rounding)
         name = self._new(node, op, value, qparams, "_requantize")
         self.meaning[name] = final.name
         return Codes(name, qparams)
+
+    def _binarize(self, node: fx.Node, value: str, scale: np.ndarray, zero: int) -> Codes:
+        """The sign of `scale * (q - zero) - shift` for each channel: whether q reaches a threshold."""
+        encoding = self.choices.encodings[node.name]
+        final = self.plan.fused.get(node, node)
+        low, high = _ends(self.plan.layers[final]) if final is not node else (-np.inf, np.inf)
+        shift = np.asarray(encoding.shift or (0.0,))
+        if (shift <= low).all():
+            raise BitfabError(
+                f"{node.meta['source']}: signs of what {final.meta['source']} lets pass are all +1; use Hardtanh, or "
+                "symmetric_activations=False"
+            )
+        reached = np.ceil(shift / scale) + zero
+        always, never = IntType(MAX_BITS, signed=True).low, IntType(MAX_BITS, signed=True).high
+        thresholds = np.where(shift <= low, always, np.where(shift > high, never, reached.clip(always, never)))
+        op = ir.Threshold(thresholds.astype(np.int32)[:, None], encoding.type, encoding.type.low)
+        name = self._new(node, op, value, encoding.qparams, "_sign")
+        self.meaning[name] = final.name
+        return Codes(name, encoding.qparams)
 
     def _rescale(self, node: fx.Node, operand: fx.Node, position: int, qparams: QParams, type: IntType | None) -> str:
         """An operand of an add or concat brought to another scale; without a type, one in which nothing clips."""
@@ -159,13 +186,15 @@ class _Lowering:
         assert x.qparams is not None
         if type is not None and (x.qparams, self.builder.value(x.value).type) == (qparams, type):
             return x.value
+        if type is not None and type.bipolar:
+            return self._binarize(node, x.value, np.array([x.qparams.scale[0]]), x.qparams.zero_point).value
         multiplier, shift = self._multiplier_and_shift(node, np.array([x.qparams.scale[0] / qparams.scale[0]]))
         zeros = (x.qparams.zero_point, qparams.zero_point)
         if type is None:
             source = self.builder.value(x.value)
             wide = IntType(32, signed=True)
             probe = ir.Requantize(multiplier, shift, wide, wide.low, wide.high, *zeros, self.recipe.rounding)
-            reached = ir.infer(probe, [source.signature])
+            reached = infer(probe, [source.signature])
             type = IntType.holding(min(reached.low, -1), reached.high)
         op = ir.Requantize(multiplier, shift, type, type.low, type.high, *zeros, self.recipe.rounding)
         name = self._new(node, op, x.value, qparams, f"_requantize_{position}")
@@ -183,6 +212,11 @@ class _Lowering:
     def _accumulate(self, node: fx.Node, layer: Accumulating) -> Codes:
         x = self._read(node.args[0], padded=isinstance(layer, nn.Conv2d))
         assert x.qparams is not None
+        if self.builder.value(x.value).type.bipolar and _reaches_outside(layer, x.pads):
+            raise BitfabError(
+                f"{node.meta['source']}: pads its input of signs with zeros, which are no signs; use padding=0, or "
+                "more than 1 bit for the activation before"
+            )
         qparams, _ = self._target(node)
         op, weight_scale = lower_weights(layer, self.choices.weights[node.name], x.qparams, x.pads)
         accumulated = weight_scale * x.qparams.scale[0]
@@ -234,8 +268,18 @@ class _Lowering:
         with torch.no_grad():
             images = layer(torch.from_numpy(reals)).numpy()
         qparams, type = self._target(node)
-        table = quantize(images.reshape(-1, 1), qparams, type).reshape(-1)
+        if type.bipolar and isinstance(layer, Clipping):
+            return self._binarize_clipped(node, x, images)
+        codes = round_real(torch.from_numpy(images / qparams.scale[0]), self.recipe.rounding).numpy()
+        table = (codes + qparams.zero_point).clip(type.low, type.high).astype(storage(type))
         return Codes(self._new(node, ir.Table(table, domain, type), x.value, qparams), qparams)
+
+    def _binarize_clipped(self, node: fx.Node, x: Codes, images: np.ndarray) -> Codes:
+        """The sign of a clipping function of codes, whose `images` ascend, less the shift of each channel."""
+        encoding, domain = self.choices.encodings[node.name], self.builder.value(x.value).type
+        thresholds = domain.low + np.searchsorted(images, np.asarray(encoding.shift or (0.0,)))
+        op = ir.Threshold(thresholds.astype(np.int32)[:, None], encoding.type, encoding.type.low)
+        return Codes(self._new(node, op, x.value, encoding.qparams), encoding.qparams)
 
     def _add(self, node: fx.Node) -> Codes:
         """Both operands at one scale, finer than the output's, then the exact sum; po2: at the finest of all scales."""
@@ -256,16 +300,26 @@ class _Lowering:
         return Codes(self._new(node, ir.Concat(), operands, qparams), qparams)
 
 
-def _clip_range(layer: object, qparams: QParams, type: IntType) -> tuple[int, int]:
-    """The codes between which an activation lets values pass."""
-    low, high = type.low, type.high
+def _ends(layer: object) -> tuple[float, float]:
+    """The real values between which an activation lets values pass."""
+    return (layer.min_val, layer.max_val) if isinstance(layer, nn.Hardtanh) else (0.0, np.inf)  # ReLU6 is a Hardtanh
+
+
+def _clip_range(layer: object, qparams: QParams, type: IntType, rounding: Rounding) -> tuple[int, int]:
+    """The codes between which an activation lets values pass, rounded as the requantize rounds."""
+    ends = torch.tensor(_ends(layer), dtype=torch.float64) / qparams.scale[0]
+    low, high = (round_real(ends, rounding) + qparams.zero_point).clamp(type.low, type.high).tolist()
+    return int(low), int(high)
+
+
+def _reaches_outside(layer: Accumulating, pads: ir.Pads) -> bool:
+    """Whether the layer's windows see zeros around or between the pixels."""
     match layer:
-        case nn.Hardtanh():  # ReLU6 is one
-            ends = np.array([[layer.min_val], [layer.max_val]], dtype=np.float64)
-            low, high = (int(code) for code in quantize(ends, qparams, type).reshape(-1))
-        case nn.ReLU():
-            low = max(type.low, qparams.zero_point)
-    return low, high
+        case nn.Conv2d():
+            return any(pads) or any(layer_padding(layer))
+        case nn.ConvTranspose2d():
+            return layer.kernel_size != layer.stride
+    return False
 
 
 def _trailing_shape(node: fx.Node) -> ir.Shape:

@@ -78,7 +78,8 @@ def make_plan(module: fx.GraphModule, recipe: Recipe) -> Plan:
         node.args[0]: node for node, layer in layers.items() if isinstance(layer, Clipping) and _fuses(layers, node)
     }
     sources = {node: tuple(n.meta["source"] for n in (node, fused.get(node)) if n is not None) for node in nodes}
-    recipes = {node: recipe.layer(*names) for node, names in sources.items()}
+    ends = _boundary(module, layers, fused)
+    recipes = {node: recipe.layer(*names, boundary=node in ends) for node, names in sources.items()}
     adopted = {}
     for node, layer in layers.items():
         if node.op != "placeholder" and _has_own_codes(layer):
@@ -86,6 +87,15 @@ def make_plan(module: fx.GraphModule, recipe: Recipe) -> Plan:
             if concat is not None and recipes[concat].activations == recipes[node].activations:
                 adopted[node] = concat
     return Plan(module, layers, fused, adopted, recipes)
+
+
+def _boundary(
+    module: fx.GraphModule, layers: Mapping[fx.Node, Layer], fused: Mapping[fx.Node, fx.Node]
+) -> set[fx.Node]:
+    """The network's inputs, and the nodes whose codes are its outputs."""
+    plan = Plan(module, layers, fused, {}, {})
+    (output,) = (node for node in module.graph.nodes if node.op == "output")
+    return {node for node in layers if node.op == "placeholder"} | {plan.coded(n) for n in output.all_input_nodes}
 
 
 def _layer(module: fx.GraphModule, node: fx.Node) -> Layer:

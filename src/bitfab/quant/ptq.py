@@ -21,9 +21,10 @@ from bitfab.quant.calibrate import NO_DATA, as_batches, calibrate
 from bitfab.quant.encodings import choose_encodings
 from bitfab.quant.equalize import absorb_high_bias, equalize
 from bitfab.quant.fold import fold
-from bitfab.quant.lower import Choices, lower
+from bitfab.quant.lower import Choices, lower_choices
 from bitfab.quant.plan import check_weights, make_plan
 from bitfab.quant.recipe import BiasCorrection, Recipe
+from bitfab.quant.reconstruct import reconstruct
 from bitfab.quant.sample import Sample
 from bitfab.quant.simulate import Progress
 from bitfab.quant.weights import quantize_weights
@@ -31,14 +32,19 @@ from bitfab.quant.weights import quantize_weights
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantized network: its integer graph, the folded float network it comes from, and how their values relate.
+    """A quantized network: its integer graph, what was chosen for it, and how its values relate to the float network.
 
     `meaning` maps each value of the graph to the node of `module` whose float output it stands for.
     """
 
     graph: Graph
-    module: fx.GraphModule
+    choices: Choices
     meaning: Mapping[str, str]
+
+    @property
+    def module(self) -> fx.GraphModule:
+        """The folded float network."""
+        return self.choices.module
 
 
 def quantize(
@@ -70,15 +76,15 @@ def quantize_with_reference(
     name: str | None = None,
     progress: Progress | None = None,
 ) -> Quantized:
-    """Like `quantize`, with the float network whose values the graph's stand for (see `float_reference`)."""
+    """Like `quantize`, with what was chosen, and the float network whose values the graph's stand for."""
     batches = as_batches(calibration, net)
     first = next(batches, None)
     if first is None:
         raise BitfabError(NO_DATA)
     check_weights(net)
     choices = choose(fold(capture(net, first)), chain([first], batches), recipe or Recipe(), progress)
-    lowered = lower(choices, name or type(net).__name__, tuple(first.shape[1:]))
-    return Quantized(lowered.graph, choices.module, lowered.meaning)
+    lowered = lower_choices(choices, name or type(net).__name__, tuple(first.shape[1:]))
+    return Quantized(lowered.graph, choices, lowered.meaning)
 
 
 def choose(
@@ -97,7 +103,8 @@ def choose(
     encodings = choose_encodings(plan, ranges)
     weights = quantize_weights(plan, encodings)
     if recipe.adaround:
-        weights = adaround(plan, weights, encodings, sample.images, recipe.adaround, progress)
+        learn = reconstruct if recipe.adaround.blocks else adaround
+        weights = learn(plan, weights, encodings, sample.images, recipe.adaround, progress)
     if recipe.bias_correction is BiasCorrection.EMPIRICAL:
         weights = correct_bias(plan, weights, encodings, sample.images, progress)
     if recipe.bias_correction is BiasCorrection.ANALYTIC:

@@ -61,9 +61,7 @@ class Simulation:
         else:
             result = layer(*args, **node.kwargs)
         if node in self._rounded:
-            code, scale = self._rounded[node], self._rounded[node].qparams.scale[0]
-            zero = code.qparams.zero_point
-            result = torch.fake_quantize_per_tensor_affine(result, scale, zero, code.type.low, code.type.high)
+            result = _rounded(result, self._rounded[node])
         values[node] = result
         for source in node.all_input_nodes:
             if self._last[source] is node:
@@ -76,6 +74,15 @@ class Simulation:
             for node in self.nodes:
                 self.compute(node, values, x)
         return values[self._output.all_input_nodes[0]]
+
+
+def _rounded(x: Tensor, encoding: Encoding) -> Tensor:
+    """The real values that the activation's codes mean."""
+    scale, type = encoding.qparams.scale[0], encoding.type
+    if not type.bipolar:
+        return torch.fake_quantize_per_tensor_affine(x, scale, encoding.qparams.zero_point, type.low, type.high)
+    shift = torch.tensor(encoding.shift or (0.0,), dtype=x.dtype, device=x.device).reshape(-1, *(1,) * (x.ndim - 2))
+    return torch.where(x >= shift, scale, -scale).to(x.dtype)
 
 
 def parameters(layer: Weighted, weights: LayerWeights) -> dict[str, Tensor]:
