@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -113,18 +114,29 @@ def quantize(
     observer: Observer = "minmax",
     scale: Scale = "real",
     per_channel: PerChannel = True,
+    equalize: Annotated[bool, typer.Option("--equalize", help="First even out the channels' ranges.")] = False,
+    bias_correction: Annotated[str, typer.Option(help="none, empirical or analytic.")] = "none",
+    adaround: Annotated[
+        int, typer.Option(metavar="N", help="Learn each weight's rounding in N iterations a layer, such as 300.", min=0)
+    ] = 0,
     exclude: Exclude = None,
     parameters: Parameters = None,
 ) -> None:
     """Quantize a trained network to an exact integer graph."""
     from bitfab import inputs
     from bitfab.ir.serialize import save
+    from bitfab.quant import AdaRound, BiasCorrection
     from bitfab.quant import quantize as quantize_network
 
-    recipe = _recipe(weights, activations, observer, scale, per_channel, exclude)
+    recipe = replace(
+        _recipe(weights, activations, observer, scale, per_channel, exclude),
+        equalize=equalize,
+        bias_correction=inputs.choice(BiasCorrection, bias_correction, "--bias-correction"),
+        adaround=AdaRound(adaround) if adaround else None,
+    )
     file, data, net = inputs.graph_file(output), inputs.array(calib), inputs.network(network, parameters)
-    with console().status(f"quantizing on {len(data)} inputs"):
-        graph = quantize_network(net, [data], recipe, file.stem)
+    with Steps() as steps:
+        graph = quantize_network(net, [data], recipe, file.stem, steps.update)
         save(graph, file)
     say(f"{file}: {len(graph.nodes)} operations, {file.stat().st_size:,} bytes, calibrated on {len(data)} inputs")
 

@@ -42,6 +42,15 @@ def test_quantize_and_inspect(run: Cli, graph: Path) -> None:
     assert Path("again.safetensors").read_bytes() != graph.read_bytes()
 
 
+def test_steps_of_quantize(run: Cli, graph: Path) -> None:
+    command = ("quantize", "tiny_networks:Tiny", "--calib", "calib.npy", "-o")
+    plain = {graph.read_bytes()}
+    for options in (["--equalize"], ["--bias-correction", "empirical"], ["--weights", "3", "--adaround", "20"]):
+        run.good(*command, "steps.safetensors", *options)
+        assert Path("steps.safetensors").read_bytes() not in plain
+        plain.add(Path("steps.safetensors").read_bytes())
+
+
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
@@ -86,6 +95,8 @@ def test_data_that_calibrates_nothing(run: Cli, array: np.ndarray, reason: str) 
     [
         (["--observer", "best"], "--observer best: choose one of minmax, "),
         (["--scale", "big"], "--scale big: choose one of real, po2"),
+        (["--bias-correction", "some"], "--bias-correction some: choose one of none, empirical, analytic"),
+        (["--adaround", "5", "--bias-correction", "empirical"], "leave bias_correction out"),
         (["--exclude", "conv9"], "no layer matches 'conv9'"),
         (["--parameters", "none.safetensors"], "none.safetensors: no such file"),
         (["--calib", "none.npy"], "none.npy: no such file"),
