@@ -1,4 +1,4 @@
-"""A small MobileNetV2-shaped network for 32x32 images, its training, and channel ranges made unequal."""
+"""Small MobileNetV2- and ResNet-18-shaped networks for 32x32 images, their training, and channels made unequal."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 BLOCKS = ((16, 24, 2), (24, 24, 1), (24, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1))  # inputs, outputs, stride
 EXPANSION = 4
+STAGES = ((16, 16, 1), (16, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2), (128, 128, 1))
 
 
 class InvertedResidual(nn.Module):
@@ -26,8 +27,40 @@ class InvertedResidual(nn.Module):
             *(nn.Conv2d(wide, outputs, 1, bias=False), nn.BatchNorm2d(outputs)),
         )
 
+    def chains(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
+        """Each batch norm whose channels only a ReLU parts from one convolution, and that convolution."""
+        return (self.body[1], self.body[3]), (self.body[4], self.body[6])
+
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x) if self.adds else self.body(x)
+
+
+class BasicBlock(nn.Module):
+    """Two convolutions 3x3 beside x, or beside a convolution 1x1 of it where shapes differ (He et al. 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()),
+            *(nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)),
+        )
+        side = (nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.side = nn.Identity() if stride == 1 and inputs == outputs else nn.Sequential(*side)
+
+    def chains(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
+        """As of `InvertedResidual`."""
+        return ((self.body[1], self.body[3]),)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.body(x) + self.side(x))
+
+
+def small_resnet() -> nn.Module:
+    """The 18 layers of ResNet-18 with a quarter of its channels, from 16x16 pixels on, 10 classes; seeded."""
+    torch.manual_seed(0)
+    stem = (nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
+    return nn.Sequential(*stem, *(BasicBlock(*block) for block in STAGES), *head)
 
 
 def small_mobilenet() -> nn.Module:
@@ -65,8 +98,8 @@ def rescaled(net: nn.Module, spread: float = 2.0) -> nn.Module:
     net = copy.deepcopy(net)
     generator = torch.Generator().manual_seed(0)
     for block in net.modules():
-        if isinstance(block, InvertedResidual):
-            for norm, conv in ((block.body[1], block.body[3]), (block.body[4], block.body[6])):
+        if isinstance(block, InvertedResidual | BasicBlock):
+            for norm, conv in block.chains():
                 scale = 10 ** (spread * (2 * torch.rand(norm.num_features, generator=generator) - 1))  # type: ignore[arg-type]
                 norm.weight.mul_(scale)  # type: ignore[operator]
                 norm.bias.mul_(scale)  # type: ignore[operator]
