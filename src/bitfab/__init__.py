@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         quantize_without_data,
         train,
     )
+    from bitfab.quant.mixed_precision import choose_bits
 
 __all__ = [
     "AdaRound",
@@ -36,6 +37,7 @@ __all__ = [
     "as_integers",
     "build",
     "capture",
+    "choose_bits",
     "debug",
     "demo",
     "freeze_batch_norm",
@@ -65,6 +67,7 @@ _LAZY = {
     "as_integers": "bitfab.flow",
     "build": "bitfab.flow",
     "capture": "bitfab.frontend.torch",
+    "choose_bits": "bitfab.quant.mixed_precision",
     "debug": "bitfab.quant",
     "demo": "bitfab.flow",
     "freeze_batch_norm": "bitfab.quant",

@@ -15,14 +15,14 @@ from torch import Tensor, fx, nn
 
 from bitfab.errors import BitfabError
 from bitfab.frontend.torch import capture
-from bitfab.quant.calibrate import NO_DATA, as_batches
+from bitfab.quant.calibrate import as_batches
 from bitfab.quant.fold import fold
 from bitfab.quant.lower import Choices
 from bitfab.quant.metrics import Metric, Predict, Sqnr, all_of, float_network, measured, outputs, top1
 from bitfab.quant.plan import check_weights, make_plan
 from bitfab.quant.ptq import choose
 from bitfab.quant.recipe import AdaRound, BiasCorrection, ObserverKind, Recipe
-from bitfab.quant.sample import Sample
+from bitfab.quant.sample import keep
 from bitfab.quant.simulate import Progress, Simulation
 
 __all__ = ["Diagnosis", "LayerSensitivity", "Metric", "Predict", "Trial", "debug", "sensitivity"]
@@ -169,7 +169,7 @@ def debug(
     """
     recipe = recipe or Recipe()
     check_weights(net)
-    images = _some_of(as_batches(calibration, net), recipe.images)
+    images = keep(as_batches(calibration, net), recipe.images)
     module = fold(capture(net, images[:1]))
     return _diagnose(net, module, images, _chosen(net, images, metric, tests, labels), recipe, progress)
 
@@ -272,17 +272,6 @@ def _chosen(net: nn.Module, images: Tensor, metric: Metric | None, tests: Iterab
         shapes = tuple(judged.shape[1:]), tuple(images.shape[1:])
         raise BitfabError(f"tests: shape {shapes[0]}, but the calibration images have {shapes[1]}; give the same")
     return Sqnr(float_network(net), judged) if labels is None else top1(judged, labels)
-
-
-def _some_of(batches: Iterable[Tensor], count: int) -> Tensor:
-    sample = Sample(count)
-    for _ in sample.passing(batches):
-        pass
-    if not sample.seen:
-        raise BitfabError(NO_DATA)
-    if len(sample.images) < 2:
-        raise BitfabError("calibration: a single image tells no ranges; give at least 2 (50 to 500 are usual)")
-    return sample.images
 
 
 def _remedies(recipe: Recipe) -> Mapping[str, dict[str, Any]]:

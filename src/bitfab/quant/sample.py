@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bitfab.errors import BitfabError
+from bitfab.quant.calibrate import NO_DATA
+
 
 class Sample:
     """A uniform sample, without replacement, of the images that pass through it (reservoir sampling, Vitter 1985).
@@ -38,3 +41,15 @@ class Sample:
     def images(self) -> Tensor:
         """The sample, (at most `size`, *shape)."""
         return torch.stack(self._kept)
+
+
+def keep(batches: Iterable[Tensor], count: int) -> Tensor:
+    """A sample of at most `count` images of the batches; BitfabError where there are fewer than two."""
+    sample = Sample(count)
+    for _ in sample.passing(batches):
+        pass
+    if not sample.seen:
+        raise BitfabError(NO_DATA)
+    if len(sample.images) < 2:
+        raise BitfabError("calibration: a single image tells no ranges; give at least 2 (50 to 500 are usual)")
+    return sample.images
