@@ -175,8 +175,9 @@ def debug(
     given = {"--calib": calib, "--tests": tests, "--labels": labels, "--parameters": parameters}
     with Steps() as steps:
         if network in NAMES:
-            for option in (option for option, file in given.items() if file):
-                raise BitfabError(f"{network}: has data and parameters of its own; leave {option} out")
+            if any(given.values()):
+                named = ", ".join(option for option, file in given.items() if file)
+                raise BitfabError(f"{network}: has data and parameters of its own; leave {named} out")
             found, metric = flow.debug_application(network, recipe, steps.update)
         elif calib is None:
             raise BitfabError(f"{network}: no calibration data; give --calib FILE, or one of {', '.join(NAMES)}")

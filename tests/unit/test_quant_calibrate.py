@@ -99,6 +99,7 @@ def test_observers_hold_nothing_of_the_data() -> None:
     ("data", "expected"),
     [
         ([], "no data"),
+        ([np.zeros((1, 1, 4, 4), np.float32)], "a single image"),
         (iter(()), "no data"),
         (5, "a int given; give an iterable"),
         ("images.npz", "a str given; give an iterable"),

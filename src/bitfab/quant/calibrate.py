@@ -17,6 +17,7 @@ from bitfab.quant.scales import Range
 from bitfab.quant.statistics import propagate
 
 NO_DATA = "calibration: no data; give at least one batch of typical inputs"
+ONE_IMAGE = "calibration: a single image tells no ranges; give at least 2 (50 to 500 are usual)"
 CHUNK = 32  # images that pass the network at once: bounds the memory whatever the batches' size
 
 
@@ -29,8 +30,8 @@ def calibrate(module: fx.GraphModule, batches: Iterable[Any], recipe: Recipe) ->
         recipe: chooses the observers.
 
     Raises:
-        BitfabError: NaN or infinite data or activations, no data, wrong shapes or types, an activation that is
-            constant over all the data, a name in the recipe that fits no layer.
+        BitfabError: NaN or infinite data or activations, fewer than two images, wrong shapes or types, an activation
+            that is constant over all the data, a name in the recipe that fits no layer.
     """
     plan = make_plan(module, recipe)
     watched = plan.observed()
@@ -43,8 +44,8 @@ def calibrate(module: fx.GraphModule, batches: Iterable[Any], recipe: Recipe) ->
         for batch in as_batches(batches, module):
             images += len(batch)
             _show(watcher, batch)
-    if not images:
-        raise BitfabError(NO_DATA)
+    if images < 2:
+        raise BitfabError(ONE_IMAGE if images else NO_DATA)
     for target, observer in observers.items():
         if observer.low == observer.high:
             raise BitfabError(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bitfab.errors import BitfabError
-from bitfab.quant.calibrate import NO_DATA
+from bitfab.quant.calibrate import NO_DATA, ONE_IMAGE
 
 
 class Sample:
@@ -51,5 +51,5 @@ def keep(batches: Iterable[Tensor], count: int) -> Tensor:
     if not sample.seen:
         raise BitfabError(NO_DATA)
     if len(sample.images) < 2:
-        raise BitfabError("calibration: a single image tells no ranges; give at least 2 (50 to 500 are usual)")
+        raise BitfabError(ONE_IMAGE)
     return sample.images
