@@ -63,15 +63,16 @@ ENDS = {"_conv_stem": Override(weights=8), "_fc": Override(weights=8)}  # as the
 
 @dataclass(frozen=True)
 class Result:
-    """What a setting gave on the test photos: percent, dB, seconds to quantize."""
+    """What a setting gave on the test photos (percent, dB), seconds to quantize, the process' peak memory so far."""
 
     top1: float
     agreement: float
     sqnr: float
     seconds: float
+    mebibytes: float
 
     @classmethod
-    def of(cls, logits: np.ndarray, seconds: float) -> Result:
+    def of(cls, logits: np.ndarray, seconds: float, mebibytes: float) -> Result:
         real, found = float_logits(), logits.argmax(1)
         noise = np.square(real - logits, dtype=np.float64).sum()
         return cls(
@@ -79,6 +80,7 @@ class Result:
             100 * float((found == real.argmax(1)).mean()),
             float(10 * np.log10(np.square(real, dtype=np.float64).sum() / noise)),
             seconds,
+            mebibytes,
         )
 
     def checks(self, name: str) -> Iterator[Check]:
@@ -86,6 +88,7 @@ class Result:
         yield Check(f"{name}: agreement with float %", self.agreement)
         yield Check(f"{name}: SQNR of the logits, dB", self.sqnr)
         yield Check(f"{name}: s to quantize", self.seconds)
+        yield Check(f"{name}: peak memory up to here, MiB", self.mebibytes)
 
 
 def settings(iterations: int) -> Mapping[str, Recipe]:
@@ -111,7 +114,6 @@ def settings(iterations: int) -> Mapping[str, Recipe]:
         "W4A8 mse, analytic bias correction": {**w4, "bias_correction": "analytic"},
         "W4A8 mse, bias correction": {**w4, "bias_correction": "empirical"},
         "W4A8 mse, ends W8": {**w4, "overrides": ENDS},
-        "W4A8 mse, ends W8, bias correction": {**w4, "overrides": ENDS, "bias_correction": "empirical"},
         "W4A8 mse, adaround": {**w4, "adaround": learned},
         "W4A8 mse, adaround by blocks": {**w4, "adaround": blocks},
         "W4A8 mse, ends W8, adaround by blocks": {**w4, "overrides": ENDS, "adaround": blocks},
@@ -126,7 +128,7 @@ PEER_LINES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "W8A8 percentile": ("onnxruntime", {"method": "Percentile", "per_channel": True}),
     "W8A8 entropy": ("onnxruntime", {"method": "Entropy", "per_channel": True}),
     "W8A8 mse, bias correction": ("brevitas", {"weights": 8, "bias_correction": True}),
-    "W4A8 mse, ends W8, bias correction": ("brevitas", {"weights": 4, "bias_correction": True}),
+    "W4A8 mse, bias correction": ("brevitas", {"weights": 4, "bias_correction": True}),
 }
 
 
@@ -144,8 +146,8 @@ class Peers:
             environment = {"onnxruntime": ("onnx", ONNXRUNTIME), "brevitas": ("brevitas", BREVITAS)}[name]
             arguments = (WORK / "lite0.npz", STORE, str(CALIBRATION), WORK / f"{name}_logits.npy")
             self._running[name] = Peer(peer_python(*environment), script, *arguments)
-        seconds = self._running[name].ask(json.dumps(line))["seconds"]
-        return Result.of(np.load(WORK / f"{name}_logits.npy"), seconds)
+        answer = self._running[name].ask(json.dumps(line))
+        return Result.of(np.load(WORK / f"{name}_logits.npy"), answer["seconds"], answer["mebibytes"])
 
     def close(self) -> None:
         for peer in self._running.values():
@@ -183,7 +185,7 @@ def measure_settings(iterations: int, wanted: Sequence[str]) -> Iterator[Check]:
         choices = choose(folded(), batches(0, CALIBRATION), recipe, functools.partial(show, name))
         graph = lower_choices(choices, "lite0", SHAPE).graph
         seconds = time.perf_counter() - start
-        found[name] = Result.of(logits_of(graph), seconds)
+        found[name] = Result.of(logits_of(graph), seconds, peak_memory())
         yield from found[name].checks(name)
         if name in PEER_LINES:
             yield from against(peers, name, found[name])
@@ -192,7 +194,6 @@ def measure_settings(iterations: int, wanted: Sequence[str]) -> Iterator[Check]:
     learned = [result.seconds for name, result in found.items() if "adaround" in name]
     if learned:
         yield Check.at_most("adaround: s at most", max(learned), 900)
-    yield Check("peak memory of this process, all settings so far, MiB", peak_memory())
 
 
 def against(peers: Peers, name: str, ours: Result) -> Iterator[Check]:

@@ -8,6 +8,7 @@ quantized network's output for the photos not used for calibration goes to LOGIT
 
 import contextlib
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -90,7 +91,7 @@ def answer(setting, folder, source, images, calibration, target):
         target,
         np.concatenate([session.run(None, {source: as_input(test[i : i + 20])})[0] for i in range(0, len(test), 20)]),
     )
-    return {"seconds": seconds}
+    return {"seconds": seconds, "mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 def main():
