@@ -43,8 +43,8 @@ class _Quantize(torch.autograd.Function):
     """`(clip(round(x / step) + zero, low, high) - zero) * step`, with the straight-through estimator for x.
 
     Gradients for step and zero are those of LSQ (Esser et al. 2020, 1902.08153, equation 3) and LSQ+ (Bhalgat et al.
-    2020, 2004.09576, equation 4); with `rounds` false the step's is PACT's (Choi et al. 2018, 1805.06085, equation 3),
-    which sees clipped values alone.
+    2020, 2004.09576); with `rounds` false the step's is PACT's (Choi et al. 2018, 1805.06085), which sees clipped values
+    alone.
     """
 
     @staticmethod
@@ -77,8 +77,8 @@ class _Quantize(torch.autograd.Function):
 class _Sign(torch.autograd.Function):
     """`step` where x >= 0, else `-step`.
 
-    The gradient for x is that of Bi-Real Net's piecewise quadratic sign (Liu et al. 2018, 1808.00278, section 3.3)
-    over [-step, step], or with `approximate` false the identity, as for the latent weights of binary networks.
+    The gradient for x is that of Bi-Real Net's piecewise quadratic sign (Liu et al. 2018, 1808.00278) over
+    [-step, step], or with `approximate` false the identity, as for the latent weights of binary networks.
     """
 
     @staticmethod
@@ -132,7 +132,7 @@ class Step(nn.Module):
 
     The parameter `octaves` is the base-2 logarithm of the scale relative to its start, so a step of the optimizer
     changes the scale by a share of it, and weight decay draws it to the start. Powers of two are its ceiling (TQT,
-    Jain et al. 2020, 1903.08066, section 4.1) or its nearest (QFX, Dai et al. 2024, 2401.17544).
+    Jain et al. 2020, 1903.08066) or its nearest (QFX, Dai et al. 2024, 2401.17544).
     """
 
     def __init__(self, scale: Tensor, kind: ScaleKind, learned: bool, nearest: bool = False) -> None:
@@ -166,7 +166,7 @@ class QuantizedActivation(nn.Module):
     """Rounds an activation to codes of `type`: `forward(x, scale)` gives the real values that they mean.
 
     One signed bit is the sign of `x - shift`, a shift for each channel, learned (RSign of ReActNet, Liu et al. 2020,
-    2003.03488, section 4.2).
+    2003.03488).
 
     Args:
         zero_point: of the codes, at first.

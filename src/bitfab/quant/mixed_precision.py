@@ -36,7 +36,7 @@ def choose_bits(
 ) -> Recipe:
     """The recipe with an override for each layer: bits of its weights, on average over all weights at most `average`.
 
-    As HAWQ-V3 does (Yao et al. 2021, 2011.10680, section 3.4), an integer program picks one number of bits for each
+    As HAWQ-V3 does (Yao et al. 2021, 2011.10680), an integer program picks one number of bits for each
     layer so that the sum of their errors is least. A layer's error is measured, not taken from the Hessian: the squared
     error of the network's output with its weights alone quantized, on a sample of the calibration images.
 

@@ -95,7 +95,7 @@ def freeze_batch_norm(net: nn.Module, frozen: bool = True) -> None:
 def reestimate_batch_norm(net: nn.Module, batches: Iterable[Any]) -> None:
     """Set the running statistics of a prepared network's batch norms to those of the data under quantization.
 
-    Running averages lag behind weights that jump between few codes (Nagel et al. 2022, 2203.11086, section 4.1).
+    Running averages lag behind weights that jump between few codes (Nagel et al. 2022, 2203.11086).
     `batches` as for `quantize`; means over all of them. Raises BitfabError where there are none.
     """
     norms: list[Any] = [layer.norm for layer in _quantized_layers(net) if layer.norm is not None]
