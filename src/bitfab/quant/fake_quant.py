@@ -43,8 +43,7 @@ class _Quantize(torch.autograd.Function):
     """`(clip(round(x / step) + zero, low, high) - zero) * step`, with the straight-through estimator for x.
 
     Gradients for step and zero are those of LSQ (Esser et al. 2020, 1902.08153, equation 3) and LSQ+ (Bhalgat et al.
-    2020, 2004.09576); with `rounds` false the step's is PACT's (Choi et al. 2018, 1805.06085), which sees clipped values
-    alone.
+    2020, 2004.09576); with `rounds` false the step's is PACT's (Choi et al. 2018, 1805.06085): clipped values alone.
     """
 
     @staticmethod
