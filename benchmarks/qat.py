@@ -62,9 +62,9 @@ TASKS = {
     "tfc": Task("tfc", MNIST, Schedule(8), Schedule(4)),
     "resnet8": Task("resnet8", CIFAR, Schedule(30, 1e-2), Schedule(8), ends=8),
     "jets": Task("jets", JETS, Schedule(20), Schedule(5)),
-    "binary mlp": Task("binary mlp", MNIST, Schedule(6), Schedule(15, 1e-2, 256, distilled=0.5)),
-    "cnv": Task("cnv", CIFAR, Schedule(40), Schedule(30, distilled=0.5)),
-    "binary cnv": Task("binary cnv", CIFAR, Schedule(40), Schedule(30, distilled=0.5)),
+    "binary mlp": Task("binary mlp", MNIST, Schedule(6), Schedule(12, 1e-2, 256, distilled=0.5)),
+    "cnv": Task("cnv", CIFAR, Schedule(30), Schedule(25, distilled=0.5)),
+    "binary cnv": Task("binary cnv", CIFAR, Schedule(30), Schedule(25, distilled=0.5)),
 }
 
 
@@ -119,7 +119,6 @@ def against_peers(name: str) -> Iterator[Check]:
     data, settings = TASKS[name].data(), [TASKS[name].bits(count) for count in (4, 2)]
     yield Check(f"{name}: float, top-1 %", accuracy(trained(name), data))
     peer = Brevitas(name)
-    torch.set_num_threads(1)  # the peer has the second core
     asked = {(bits, seed): peer.start(bits, seed) for bits in settings for seed in SEEDS}
     for bits in settings:
         title = f"{name} {bits}"
@@ -210,13 +209,13 @@ PARTS: dict[str, tuple[Path | None, Callable[[], Iterator[Check]]]] = {
 
 
 def measure(arguments: argparse.Namespace) -> Sequence[Check]:
+    torch.set_num_threads(1)  # networks this small gain little from a second one, and the peer has the other core
     checks: list[Check] = []
     for name in arguments.only:
         data, part = PARTS[name]
         if data and not data.exists():
             print(f"SKIPPED: {name}: no data in {data.relative_to(ROOT.parent)}", file=sys.stderr)
             continue
-        torch.set_num_threads(2)
         for check in part():
             print(f"{check.name}: {check.value:.2f} {check.bound}", file=sys.stderr, flush=True)
             checks.append(check)
