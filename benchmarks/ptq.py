@@ -109,6 +109,7 @@ def settings(iterations: int) -> Mapping[str, Recipe]:
         "W8A8 mse, analytic bias correction": {"observer": "mse", "bias_correction": "analytic"},
         "W8A8 po2 mse": {"observer": "mse", "scale": "po2"},
         "W8A8 po2 mse, bias correction": {"observer": "mse", "scale": "po2", "bias_correction": "empirical"},
+        "W8A8 po2 mse, analytic bias correction": {"observer": "mse", "scale": "po2", "bias_correction": "analytic"},
         "W4A8 minmax": {"weights": 4},
         "W4A8 mse": w4,
         "W4A8 mse, analytic bias correction": {**w4, "bias_correction": "analytic"},

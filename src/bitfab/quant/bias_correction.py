@@ -31,8 +31,10 @@ def correct_bias(
 ) -> dict[str, LayerWeights]:
     """The weights with biases from which the mean error measured on the images (N, *shape) is taken.
 
-    Layer by layer, `b -= mean(w_q * x_q + b) - mean(w * x + b)` for each output channel, x_q being what the quantized
-    network, corrected up to there, puts in.
+    Layer by layer, `b -= mean((w_q - w) * x_q)` for each output channel, x_q being what the quantized network,
+    corrected up to there, puts in. To aim at the float network's own outputs, `mean(w_q * x_q) - mean(w * x)`, moves
+    each bias by what the layers before got wrong as well: EfficientNet-Lite0 at W4A8 then agreed with float on 10 % of
+    40 photos instead of 82 %, and at W8A8 its logits had 2.5 dB more noise.
     """
     corrected = dict(weights)
     twin = Twin(Simulation(plan), Simulation(plan, weights, encodings), images)
@@ -41,9 +43,10 @@ def correct_bias(
         layer: Any = module
         chosen = parameters(layer, corrected[node.name])
         error, count = torch.zeros(len(corrected[node.name].bias), dtype=torch.float64), 0
-        for real, coded in twin.inputs(node):
+        chosen["bias"] = torch.zeros_like(chosen["bias"]) if layer.bias is None else layer.bias.detach()
+        for _, coded in twin.inputs(node):
             with torch.inference_mode():
-                difference = torch.func.functional_call(layer, chosen, (coded,)) - layer(real)
+                difference = torch.func.functional_call(layer, chosen, (coded,)) - layer(coded)
                 error += _channels(difference).double().sum(1).cpu()
                 count += _channels(difference).shape[1]
         bias = corrected[node.name].bias - (error / count).numpy()
