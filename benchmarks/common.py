@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import venv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,13 @@ def main(measure: Callable[[argparse.Namespace], Sequence[Check]], parser: argpa
     sys.exit(not all(check.holds for check in checks))
 
 
+def told(checks: Iterable[Check]) -> Iterator[Check]:
+    """The checks as they come, each told on stderr at once."""
+    for check in checks:
+        print(f"{check.name}: {check.value:.2f} {check.bound}", file=sys.stderr, flush=True)
+        yield check
+
+
 def peer_python(name: str, requirements: Sequence[str]) -> Path:
     """The Python of the virtual environment build/peers/<name> that holds exactly these pinned packages.
 
@@ -86,7 +93,7 @@ class Peer:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"{self._process.args[1]} ended with status {self._process.wait()}")  # type: ignore[index]
+            raise RuntimeError(f"{self._process.args[1]} ended with status {self._process.wait()}")
         return json.loads(answer)
 
     def close(self) -> None:

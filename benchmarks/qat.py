@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.common import ROOT, Check, Peer, main, peer_python
+from benchmarks.common import ROOT, Check, Peer, main, peer_python, told
 from benchmarks.models import NETWORKS, datasets
 from benchmarks.models.quantized import Bits, Outcome, post_training, quantization_aware
 from benchmarks.models.training import Data, Schedule, accuracy, train
@@ -149,7 +149,7 @@ def measure_binary() -> Iterator[Check]:
     for bits in (Bits(1, 1), Bits(2, 1)):
         outcome = trained_again("binary mlp", bits, StepRule.TQT, 0)
         bound = {"bound": ">= 97", "holds": outcome.accuracy >= 97} if bits == Bits(1, 1) else {}
-        yield Check(f"binary mlp {bits}: top-1 %", outcome.accuracy, **bound)  # type: ignore[arg-type]
+        yield Check(f"binary mlp {bits}: top-1 %", outcome.accuracy, **bound)
         yield Check.at_most(f"binary mlp {bits}: output codes that the module has otherwise, %", outcome.differing, 0)
 
 
@@ -216,9 +216,7 @@ def measure(arguments: argparse.Namespace) -> Sequence[Check]:
         if data and not data.exists():
             print(f"SKIPPED: {name}: no data in {data.relative_to(ROOT.parent)}", file=sys.stderr)
             continue
-        for check in part():
-            print(f"{check.name}: {check.value:.2f} {check.bound}", file=sys.stderr, flush=True)
-            checks.append(check)
+        checks += told(part())
     return checks
 
 

@@ -88,7 +88,7 @@ def save_network(module: fx.GraphModule, path: Path) -> None:
         entry = {"name": node.name, "inputs": [n.name for n in node.all_input_nodes]}
         entry["kind"] = type(layer).__name__ if layer is not None else "Add"
         if isinstance(layer, nn.Conv2d):
-            entry |= {"strides": list(layer.stride), "group": layer.groups, "pads": [*layer.padding, *layer.padding]}  # type: ignore[dict-item]
+            entry |= {"strides": list(layer.stride), "group": layer.groups, "pads": [*layer.padding, *layer.padding]}
         if isinstance(layer, nn.ZeroPad2d):
             left, right, top, bottom = layer.padding
             entry["pads"] = [top, left, bottom, right]

@@ -86,7 +86,7 @@ def trained(net: nn.Module, images: Tensor, labels: Tensor, epochs: int = 12) ->
             x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
             loss = nn.functional.cross_entropy(net(x), labels[chosen])
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
     return net.eval()
@@ -100,10 +100,10 @@ def rescaled(net: nn.Module, spread: float = 2.0) -> nn.Module:
     for block in net.modules():
         if isinstance(block, InvertedResidual | BasicBlock):
             for norm, conv in block.chains():
-                scale = 10 ** (spread * (2 * torch.rand(norm.num_features, generator=generator) - 1))  # type: ignore[arg-type]
-                norm.weight.mul_(scale)  # type: ignore[operator]
-                norm.bias.mul_(scale)  # type: ignore[operator]
-                conv.weight.div_(scale[:, None, None, None] if conv.groups > 1 else scale[None, :, None, None])  # type: ignore[operator, arg-type]
+                scale = 10 ** (spread * (2 * torch.rand(norm.num_features, generator=generator) - 1))
+                norm.weight.mul_(scale)
+                norm.bias.mul_(scale)
+                conv.weight.div_(scale[:, None, None, None] if conv.groups > 1 else scale[None, :, None, None])
     return net
 
 

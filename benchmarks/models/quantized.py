@@ -69,7 +69,7 @@ def recipe_for(net: nn.Module, bits: Bits, rule: StepRule = StepRule.LSQ) -> Rec
         activations=bits.activations,
         observer=ObserverKind.MSE,
         symmetric_activations=any(isinstance(module, nn.Hardtanh) for module in net.modules()),
-        scale="po2" if rule in POWERS_OF_TWO else "real",  # type: ignore[arg-type]
+        scale="po2" if rule in POWERS_OF_TWO else "real",
         overrides=overrides,
     )
 

@@ -46,7 +46,7 @@ def train(net: nn.Module, data: Data, schedule: Schedule, seed: int, teacher: nn
         for x, y in _batches(data, schedule.batch, generator):
             loss = _loss(net(x), y, teacher, x, schedule.distilled)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             cycle.step()
     return net.eval()

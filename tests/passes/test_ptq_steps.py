@@ -20,6 +20,7 @@ from bitfab.ir import Graph, run
 from bitfab.quant import (
     AdaRound,
     Choices,
+    Override,
     Recipe,
     absorb_high_bias,
     calibrate,
@@ -279,3 +280,22 @@ def test_the_simulation_is_close_to_the_integer_graph() -> None:
     assert np.abs(simulated - exact).max() <= 3 * step and np.abs(simulated - exact).mean() < 0.3 * step
     with torch.no_grad():
         torch.testing.assert_close(Simulation(plan)(images), module(images))
+
+
+def test_bias_correction_measures_each_layers_own_error() -> None:
+    """Not what the layers before got wrong: with one layer's weights exact, its bias stays."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    with torch.no_grad():
+        net[2].weight.copy_(torch.randint(-1, 2, net[2].weight.shape).float())
+        net[2].weight[:, 0] = 1.0  # a scale of 1 for each channel, so that 2 bits are exact
+    images = torch.rand(16, 1, 8, 8)
+    module = fold(capture(net, images[:1]))
+    recipe = Recipe(weights=2, overrides={"0": Override(weights=2)})
+    plan = make_plan(module, recipe)
+    encodings = choose_encodings(plan, calibrate(module, [images], recipe))
+    weights = quantize_weights(plan, encodings)
+    corrected = correct_bias(plan, weights, encodings, images)
+    first, last = weights
+    assert np.abs(corrected[first].bias - weights[first].bias).max() > 1e-3
+    np.testing.assert_allclose(corrected[last].bias, weights[last].bias, atol=1e-6)
