@@ -6,6 +6,7 @@
 Structure and attributes are drawn by hypothesis (so that failures shrink); constants come from a seeded generator.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import get_args
 
@@ -18,13 +19,17 @@ from bitfab.ir import Builder, Graph, Value
 from bitfab.ir.ops import (
     Add,
     Argmax,
+    Bits,
+    Compare,
     Concat,
     Conv2d,
     ConvTranspose2d,
     Dense,
+    Lut,
     MaxPool2d,
     Op,
     Pads,
+    Popcount,
     Requantize,
     Reshape,
     SumPool2d,
@@ -129,6 +134,12 @@ def _add_node(
         inputs = (name, draw(st.sampled_from(list(names))))
     if kind in (Conv2d, ConvTranspose2d, MaxPool2d, SumPool2d, Upsample) and len(value.shape) != 3:
         raise BitfabError("an image is needed")
+    if kind in (Compare, Bits, Lut, Popcount) and len(value.shape) == 3:
+        value = builder.value(builder.add("flat", Reshape((math.prod(value.shape),)), name))
+    if kind in (Lut, Popcount) and value.type != IntType(1, signed=False):
+        value = builder.value(builder.add("encoded", _compare(draw, rng, value), value.name))
+    if kind in (Compare, Bits, Lut, Popcount):
+        inputs = (value.name,)
     return builder.add(kind.__name__.lower(), _op(draw, rng, kind, value), inputs)
 
 
@@ -147,6 +158,10 @@ def _op(draw: Draw, rng: np.random.Generator, kind: type, value: Value) -> Op:
         SumPool2d: lambda draw, _, value: SumPool2d(*_window(draw), _pad_value(draw, value)),
         Upsample: lambda draw, *_: Upsample((draw(st.integers(1, 3)), draw(st.integers(1, 3)))),
         Table: _table,
+        Compare: _compare,
+        Bits: _bits,
+        Lut: _lut,
+        Popcount: lambda draw, rng, value: Popcount(_wiring(rng, value, _pair(draw, 5))),
         Reshape: lambda draw, _, value: Reshape(_reshaped(draw, value)),
         Argmax: lambda *_: Argmax(),
     }
@@ -199,6 +214,25 @@ def _table(draw: Draw, rng: np.random.Generator, value: Value) -> Table:
     type = draw(types(bipolar=False))
     table = rng.integers(type.low, type.high, 1 << value.type.bits, endpoint=True)
     return Table(table.astype(storage(type)), value.type, type)
+
+
+def _wiring(rng: np.random.Generator, value: Value, shape: tuple[int, ...]) -> IntArray:
+    return rng.integers(0, value.shape[0], shape)
+
+
+def _compare(draw: Draw, rng: np.random.Generator, value: Value) -> Compare:
+    channel = _wiring(rng, value, (draw(st.integers(1, 12)),))
+    return Compare(channel, rng.integers(value.low - 1, value.high + 2, len(channel), endpoint=True))
+
+
+def _bits(draw: Draw, rng: np.random.Generator, value: Value) -> Bits:
+    channel = _wiring(rng, value, (draw(st.integers(1, 12)),))
+    return Bits(channel, rng.integers(0, value.type.bits, len(channel)))
+
+
+def _lut(draw: Draw, rng: np.random.Generator, value: Value) -> Lut:
+    wiring = _wiring(rng, value, (draw(st.integers(1, 8)), draw(st.integers(1, 6))))
+    return Lut(wiring, rng.integers(0, 2, (len(wiring), 1 << wiring.shape[1])))
 
 
 def _reshaped(draw: Draw, value: Value) -> tuple[int, ...]:

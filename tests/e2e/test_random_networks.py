@@ -14,7 +14,7 @@ from bitfab.dtypes import quantize as to_integers
 from bitfab.errors import BitfabError
 from bitfab.hw import generate
 from bitfab.ir import Graph
-from bitfab.ir.ops import Reshape, Table, Threshold
+from bitfab.ir.ops import Bits, Compare, Lut, Popcount, Reshape, Table, Threshold
 from bitfab.ir.passes.prune import prune
 from bitfab.ir.run import run
 from bitfab.ir.run_fast import run_fast
@@ -22,7 +22,7 @@ from bitfab.quant import quantize
 from tests.nets import Spec, build, specs
 from tests.strategies import ALL_OPS, batch, graphs
 
-HARDWARE_OPS = tuple(op for op in ALL_OPS if op is not Reshape)
+HARDWARE_OPS = tuple(op for op in ALL_OPS if op not in (Reshape, Compare, Bits, Lut, Popcount))
 BINARY_OPS = (Threshold, *(op for op in HARDWARE_OPS if op is not Table))
 SETTINGS = {
     "deadline": None,

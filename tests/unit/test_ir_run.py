@@ -14,12 +14,16 @@ from bitfab.ir import Builder, Graph, run
 from bitfab.ir.ops import (
     Add,
     Argmax,
+    Bits,
+    Compare,
     Concat,
     Conv2d,
     ConvTranspose2d,
     Dense,
+    Lut,
     MaxPool2d,
     Op,
+    Popcount,
     Requantize,
     Reshape,
     SumPool2d,
@@ -219,3 +223,58 @@ def test_bad_inputs_are_refused(inputs: tuple[np.ndarray, ...], message: str) ->
     graph = builder.build((builder.add("node", Reshape((3, 1)), builder.input("x", (3,), INT8)),))
     with pytest.raises(BitfabError, match=message):
         run(graph, *inputs)
+
+
+BIT = IntType(1, signed=False)
+
+
+def test_compare_takes_single_bits_of_thermometer_codes() -> None:
+    graph = single(Compare(np.array([1, 0, 1, 0]), np.array([-3, 0, 5, 128])), (2,), INT8)
+    np.testing.assert_array_equal(
+        run(graph, np.array([[0, -3], [-1, 5], [127, -4]])), [[1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 0]]
+    )
+    assert graph.output_values[0].type == BIT
+
+
+def test_bits_are_those_of_twos_complement() -> None:
+    graph = single(Bits(np.array([0, 0, 1, 1]), np.array([0, 7, 0, 6])), (2,), INT8)
+    np.testing.assert_array_equal(
+        run(graph, np.array([[-1, 1], [-128, 64], [5, -2]])), [[1, 1, 1, 0], [0, 1, 0, 1], [1, 0, 0, 1]]
+    )
+
+
+def test_a_lut_reads_its_first_input_as_the_lowest_bit_of_the_address() -> None:
+    table = np.array([[0, 1, 0, 0], [0, 1, 1, 0], [1, 1, 1, 0]])
+    graph = single(Lut(np.array([[0, 1], [1, 2], [2, 2]]), table), (3,), BIT)
+    x = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 1]])
+    expected = [[first & ~second & 1, second ^ third, 1 - third] for first, second, third in x]
+    np.testing.assert_array_equal(run(graph, x), expected)
+
+
+def test_popcount_counts_each_group() -> None:
+    graph = single(Popcount(np.array([[0, 1, 2], [2, 3, 3]])), (4,), BIT)
+    np.testing.assert_array_equal(
+        run(graph, np.array([[1, 1, 0, 1], [0, 0, 1, 0], [1, 1, 1, 1]])), [[2, 2], [1, 1], [3, 3]]
+    )
+    assert (graph.output_values[0].low, graph.output_values[0].high) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("op", "type", "message"),
+    [
+        (Compare(np.array([2]), np.array([0])), INT8, r"channels \[2, 2\] not within 0 to 1"),
+        (Compare(np.array([0]), np.array([0, 1])), INT8, "one threshold for each"),
+        (Bits(np.array([0]), np.array([8])), INT8, r"places \[8, 8\] not within 0 to 7"),
+        (Bits(np.array([0]), np.array([0])), BIPOLAR, "one bit already"),
+        (Lut(np.array([[0, 1]]), np.zeros((1, 4), int)), INT8, "single unsigned bits expected"),
+        (Lut(np.array([[0, -1]]), np.zeros((1, 4), int)), BIT, "wiring"),
+        (Lut(np.array([[0, 1]]), np.zeros((1, 8), int)), BIT, "do not fit 1 wirings of 2 inputs"),
+        (Lut(np.array([[0, 1]]), np.full((1, 4), 2)), BIT, "table entries"),
+        (Lut(np.zeros((1, 7), int), np.zeros((1, 128), int)), BIT, "at most 6"),
+        (Popcount(np.array([[0, 2]])), BIT, "wiring"),
+        (Popcount(np.array([[0, 1]])), INT8, "single unsigned bits expected"),
+    ],
+)
+def test_bit_operations_refuse_what_does_not_fit(op: Op, type: IntType, message: str) -> None:
+    with pytest.raises(BitfabError, match=message):
+        single(op, (2,), type)

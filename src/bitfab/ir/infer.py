@@ -11,14 +11,19 @@ import numpy as np
 from bitfab.dtypes import IntArray, IntType
 from bitfab.errors import BitfabError
 from bitfab.ir.ops import (
+    MAX_FAN_IN,
     Add,
     Argmax,
+    Bits,
+    Compare,
     Concat,
     Conv2d,
     ConvTranspose2d,
     Dense,
+    Lut,
     MaxPool2d,
     Op,
+    Popcount,
     Requantize,
     Reshape,
     Shape,
@@ -258,6 +263,58 @@ def _table(op: Table, inputs: Sequence[Signature]) -> Signature:
     return Signature(x.shape, op.type, low, high)
 
 
+def _vector(op: Op, x: Signature) -> int:
+    _require(len(x.shape) == 1, f"{type(op).__name__}: input of shape {x.shape}, a vector (C,) expected")
+    return x.shape[0]
+
+
+def _entries(op: Op, what: str, entries: IntArray, below: int) -> None:
+    low, high = int(entries.min()), int(entries.max())
+    _require(low >= 0 and high < below, f"{type(op).__name__}: {what} [{low}, {high}] not within 0 to {below - 1}")
+
+
+def _bit_vector(shape: Shape) -> Signature:
+    return Signature(shape, IntType(1, signed=False), 0, 1)
+
+
+def _compare(op: Compare, inputs: Sequence[Signature]) -> Signature:
+    (x,) = inputs
+    _entries(op, "channels", op.channel, _vector(op, x))
+    _require(op.channel.shape == op.threshold.shape, "compare: one threshold for each channel entry expected")
+    return _bit_vector(op.channel.shape)
+
+
+def _bits(op: Bits, inputs: Sequence[Signature]) -> Signature:
+    (x,) = inputs
+    _entries(op, "channels", op.channel, _vector(op, x))
+    _require(op.channel.shape == op.place.shape, "bits: one place for each channel entry expected")
+    _require(not x.type.bipolar, "bits: a bipolar value is one bit already; use a threshold")
+    _entries(op, "places", op.place, x.type.bits)
+    return _bit_vector(op.channel.shape)
+
+
+def _lut(op: Lut, inputs: Sequence[Signature]) -> Signature:
+    (x,) = inputs
+    _require(x.type == IntType(1, signed=False), f"lut: input of type {x.type}, single unsigned bits expected")
+    _entries(op, "wiring", op.wiring, _vector(op, x))
+    count, fan_in = op.wiring.shape
+    _require(fan_in <= MAX_FAN_IN, f"lut: {fan_in} inputs a table, at most {MAX_FAN_IN} are supported")
+    _require(
+        op.table.shape == (count, 1 << fan_in),
+        f"lut: tables of shape {op.table.shape} do not fit {count} wirings of {fan_in} inputs",
+    )
+    _entries(op, "table entries", op.table, 2)
+    return _bit_vector((count,))
+
+
+def _popcount(op: Popcount, inputs: Sequence[Signature]) -> Signature:
+    (x,) = inputs
+    _require(x.type == IntType(1, signed=False), f"popcount: input of type {x.type}, single unsigned bits expected")
+    _entries(op, "wiring", op.wiring, _vector(op, x))
+    groups, size = op.wiring.shape
+    return Signature((groups,), IntType.holding(0, size), 0, size)
+
+
 def _reshape(op: Reshape, inputs: Sequence[Signature]) -> Signature:
     (x,) = inputs
     _require(np.prod(op.shape) == np.prod(x.shape), f"reshape: {x.shape} to {op.shape} changes the number of values")
@@ -282,6 +339,10 @@ _RULES: dict[type, Callable[[Any, Sequence[Signature]], Signature]] = {
     SumPool2d: _sum_pool2d,
     Upsample: _upsample,
     Table: _table,
+    Compare: _compare,
+    Bits: _bits,
+    Lut: _lut,
+    Popcount: _popcount,
     Reshape: _reshape,
     Argmax: _argmax,
 }

@@ -16,6 +16,8 @@ Pair = tuple[int, int]
 Pads = tuple[int, int, int, int]  # top, left, bottom, right
 Shape = tuple[int, ...]
 
+MAX_FAN_IN = 6  # inputs of a truth table: what one LUT of the larger FPGAs takes
+
 
 @dataclass(frozen=True, eq=False)
 class Conv2d:
@@ -138,6 +140,47 @@ class Table:
     type: IntType
 
 
+@dataclass(frozen=True, eq=False)
+class Compare:
+    """`y[n] = x[channel[n]] >= threshold[n]`: single bits of thermometer codes, only those that are wanted.
+
+    channel (N,) with entries 0 to C - 1, threshold (N,), x (C,); y (N,) of one unsigned bit.
+    """
+
+    channel: IntArray
+    threshold: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Bits:
+    """`y[n] = (x[channel[n]] >> place[n]) & 1`: single bits of two's complement, place 0 the least significant.
+
+    channel (N,) with entries 0 to C - 1, place (N,) with entries 0 to bits - 1, x (C,); y (N,) of one unsigned bit.
+    """
+
+    channel: IntArray
+    place: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Lut:
+    """`y[n] = table[n, sum_k x[wiring[n, k]] << k]`: N truth tables, each over K of the C input bits.
+
+    wiring (N, K) with entries 0 to C - 1, table (N, 2**K) of 0 and 1, K from 1 to MAX_FAN_IN; x (C,) and y (N,) of one
+    unsigned bit.
+    """
+
+    wiring: IntArray
+    table: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Popcount:
+    """`y[g] = sum_l x[wiring[g, l]]`: the number of ones in each group of L bits; wiring (G, L), x (C,), y (G,)."""
+
+    wiring: IntArray
+
+
 @dataclass(frozen=True)
 class Reshape:
     """The same values in C order under another shape."""
@@ -162,6 +205,10 @@ Op = (
     | SumPool2d
     | Upsample
     | Table
+    | Compare
+    | Bits
+    | Lut
+    | Popcount
     | Reshape
     | Argmax
 )
@@ -174,6 +221,12 @@ def requantized(op: Requantize, x: IntArray, channel_axis_first: bool = False) -
     shift = op.shift.astype(np.int64).reshape((-1,) + (1,) * (rank - 1))
     scaled = round_shift((x.astype(np.int64) - op.input_zero) * multiplier, shift, op.rounding)
     return np.clip(scaled + op.output_zero, op.low, op.high)
+
+
+def addresses(op: Lut, x: IntArray) -> IntArray:
+    """Which entry of its table each truth table reads, (batch, N) int64, for bits x (batch, C)."""
+    places = np.left_shift(1, np.arange(op.wiring.shape[1]))
+    return (x.astype(np.int64)[:, op.wiring] * places).sum(axis=2)
 
 
 def thresholded(op: Threshold, x: IntArray, channel_axis_first: bool = False) -> IntArray:

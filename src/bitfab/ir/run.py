@@ -13,19 +13,24 @@ from bitfab.ir.graph import Graph, Value
 from bitfab.ir.ops import (
     Add,
     Argmax,
+    Bits,
+    Compare,
     Concat,
     Conv2d,
     ConvTranspose2d,
     Dense,
+    Lut,
     MaxPool2d,
     Pads,
     Pair,
+    Popcount,
     Requantize,
     Reshape,
     SumPool2d,
     Table,
     Threshold,
     Upsample,
+    addresses,
     requantized,
     thresholded,
 )
@@ -162,6 +167,22 @@ def _table(op: Table, inputs: Sequence[IntArray]) -> IntArray:
     return op.table[inputs[0] - op.domain.low]
 
 
+def _compare(op: Compare, inputs: Sequence[IntArray]) -> IntArray:
+    return (inputs[0][:, op.channel] >= op.threshold).astype(np.int64)
+
+
+def _bits(op: Bits, inputs: Sequence[IntArray]) -> IntArray:
+    return (inputs[0][:, op.channel] >> op.place) & 1
+
+
+def _lut(op: Lut, inputs: Sequence[IntArray]) -> IntArray:
+    return op.table[np.arange(len(op.table)), addresses(op, inputs[0])]
+
+
+def _popcount(op: Popcount, inputs: Sequence[IntArray]) -> IntArray:
+    return inputs[0][:, op.wiring].sum(axis=2)
+
+
 def _reshape(op: Reshape, inputs: Sequence[IntArray]) -> IntArray:
     return inputs[0].reshape(inputs[0].shape[0], *op.shape)
 
@@ -182,6 +203,10 @@ _DEFINITIONS: dict[type, Callable[[Any, Sequence[IntArray]], IntArray]] = {
     SumPool2d: _sum_pool2d,
     Upsample: _upsample,
     Table: _table,
+    Compare: _compare,
+    Bits: _bits,
+    Lut: _lut,
+    Popcount: _popcount,
     Reshape: _reshape,
     Argmax: _argmax,
 }

@@ -15,7 +15,7 @@ from bitfab.dtypes import IntArray, IntType, QParams, Rounding
 from bitfab.errors import BitfabError
 from bitfab.ir.graph import Graph, Node, Value
 from bitfab.ir.infer import Signature, infer, sees_padding
-from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense, Op, Pads, Pair, Shape, Threshold
+from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense, Lut, Op, Pads, Pair, Popcount, Shape, Threshold
 
 MAX_VALUES = 1 << 31  # integers in one image of a value
 MAX_INTEGER = 1 << 32  # attributes and constants lie within +-MAX_INTEGER, so that int64 arithmetic on them is exact
@@ -27,6 +27,9 @@ _RANKS: dict[tuple[type, str], int] = {
     (ConvTranspose2d, "weight"): 4,
     (Dense, "weight"): 2,
     (Threshold, "thresholds"): 2,
+    (Lut, "wiring"): 2,
+    (Lut, "table"): 2,
+    (Popcount, "wiring"): 2,
 }
 
 

@@ -6,16 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bitfab.ir.graph import Node, Value
-from bitfab.ir.kernels import elementwise, layout, products
+from bitfab.ir.kernels import bits, elementwise, layout, products
 from bitfab.ir.kernels.carrier import Kernel
 from bitfab.ir.ops import (
     Add,
     Argmax,
+    Bits,
+    Compare,
     Concat,
     Conv2d,
     ConvTranspose2d,
     Dense,
+    Lut,
     MaxPool2d,
+    Popcount,
     Requantize,
     Reshape,
     SumPool2d,
@@ -40,6 +44,10 @@ _KERNELS: dict[type, Callable[[Any, Sequence[Value], Value], Kernel]] = {
     Threshold: elementwise.threshold,
     Add: elementwise.add,
     Table: elementwise.table,
+    Compare: bits.compare,
+    Bits: bits.bits,
+    Lut: bits.lut,
+    Popcount: bits.popcount,
     Concat: layout.concat,
     MaxPool2d: layout.max_pool2d,
     SumPool2d: layout.sum_pool2d,
