@@ -136,3 +136,9 @@ def test_sums_beyond_64_bits_are_refused() -> None:
 def test_the_pass_before_is_named() -> None:
     with pytest.raises(BitfabError, match=r"identifier \(after pass prune\)"):
         verify(replace(small(), name=""), after="prune")
+
+
+def test_a_layer_that_is_always_zero_is_well_formed() -> None:
+    builder = Builder("zero")
+    x = builder.input("x", (2,), INT8)
+    verify(builder.build((builder.add("dense", Dense(np.zeros((3, 2), int), np.zeros(3, int)), x),)))
