@@ -1,4 +1,4 @@
-"""The command line: `bitfab demo | quantize | debug | build | inspect`."""
+"""The command line: `bitfab demo | quantize | debug | train | build | inspect`."""
 
 from __future__ import annotations
 
@@ -191,6 +191,48 @@ def debug(
     if json:
         content = {"network": network, "metric": metric, "findings": found.findings, "table": found}
         write_whole(json, to_json(content, "debug"))
+
+
+@app.command()
+def train(
+    data: Annotated[
+        Path,
+        typer.Argument(help="Samples, .npz: `x` (N, F), integers or reals, and labels `y` (N,).", show_default=False),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The graph's file, .safetensors.")],
+    tables: Annotated[str, typer.Option(metavar="N[,N...]", help="Truth tables a layer.")] = "300",
+    fan_in: Annotated[int, typer.Option(help="Inputs of a table.", min=2, max=6)] = 6,
+    method: Annotated[str, typer.Option(help="gradient, genetic, or both (gradient first).")] = "gradient",
+    levels: Annotated[int, typer.Option(help="Bits of each feature's thermometer code; 0: its own bits.", min=0)] = 15,
+    bits: Annotated[int, typer.Option(help="Bits of a real feature as an integer.", min=2, max=16)] = 8,
+    epochs: Annotated[int, typer.Option(help="Of training by gradients.", min=1)] = 20,
+    generations: Annotated[int, typer.Option(help="Of the genetic search.", min=1)] = 1000,
+    unseen: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Free table entries that fewer than N samples read: smaller, less exact.", min=0
+        ),
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Of all chance.", min=0)] = 0,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where a search is kept, and goes on from.")
+    ] = None,
+) -> None:
+    """Train a LUT network: no multiplier, an answer in nanoseconds."""
+    from bitfab import inputs
+    from bitfab.ir.serialize import save
+    from bitfab.lutnet.fit import LutRecipe, Method, answers, train_luts
+
+    widths, kind = inputs.counts(tables, "--tables"), inputs.choice(Method, method, "--method")
+    recipe = LutRecipe(
+        widths, fan_in, kind, levels, bits=bits, epochs=epochs, generations=generations, unseen=unseen, seed=seed
+    )
+    file, (samples, labels) = inputs.graph_file(output), inputs.labelled(data)
+    with Steps() as steps:
+        graph = train_luts(samples, labels, recipe, file.stem, steps.update, checkpoint)
+        save(graph, file)
+    right = float((answers(graph, samples) == labels).mean())
+    say(f"{file}: {right:.2%} of the {len(samples)} samples it was trained on; judge it on others")
 
 
 @app.command()

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bitfab import zoo
+from bitfab.data import npz
 from bitfab.errors import BitfabError
 from bitfab.hw.design import Folding
 from bitfab.ir.graph import Graph
@@ -59,6 +60,23 @@ def labels(path: Path, count: int) -> NDArray[np.generic]:
     if len(loaded) != count:
         raise BitfabError(f"{path}: {len(loaded)} labels for {count} inputs; give one for each")
     return loaded.astype(np.int64)
+
+
+def labelled(path: Path) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
+    """Samples `x` (N, F), integers or finite reals, and labels `y` (N,) of a .npz file; BitfabError for all else."""
+    samples, labels = npz.read(path, "x", "y")
+    if samples.ndim != 2 or samples.dtype.kind not in "iuf" or not samples.size:
+        raise BitfabError(f"{path}: x is {samples.dtype} of shape {samples.shape}; give samples (N, features)")
+    if samples.dtype.kind == "f" and not np.isfinite(samples).all():
+        raise BitfabError(f"{path}: x holds NaN or infinite values; clean the data")
+    return samples, npz.labels(path, labels, len(samples), len(samples))
+
+
+def counts(text: str, option: str) -> tuple[int, ...]:
+    """Positive numbers written N or N,N,..."""
+    if not re.fullmatch(r"[1-9]\d{0,6}(,[1-9]\d{0,6})*", text, re.ASCII):
+        raise BitfabError(f"{option} {text}: write N or N,N,..., such as 400,200")
+    return tuple(int(part) for part in text.split(","))
 
 
 def network(name: str, parameters: Path | None) -> nn.Module:

@@ -140,5 +140,5 @@ def test_the_pass_before_is_named() -> None:
 
 def test_a_layer_that_is_always_zero_is_well_formed() -> None:
     builder = Builder("zero")
-    x = builder.input("x", (2,), INT8)
+    x = builder.input("x", (2,), UINT8)
     verify(builder.build((builder.add("dense", Dense(np.zeros((3, 2), int), np.zeros(3, int)), x),)))

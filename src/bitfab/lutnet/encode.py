@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bitfab.dtypes import FloatArray, IntArray, IntType, QParams, quantize
 from bitfab.errors import BitfabError
@@ -35,13 +36,13 @@ def fixed_point(x: FloatArray, bits: int = 8, clipped: float = 0.001) -> Feature
     return Features(x.shape[1], type, QParams(tuple((reach / type.high).tolist())))
 
 
-def integers(x: FloatArray | IntArray, features: Features) -> IntArray:
+def integers(x: NDArray[np.generic], features: Features) -> IntArray:
     """Inputs (samples, features) as the network's integers: real ones by its scales, integers as they are."""
-    if np.issubdtype(np.asarray(x).dtype, np.integer):
-        return np.asarray(x)
+    if np.issubdtype(x.dtype, np.integer):
+        return x.astype(np.int64)
     if features.qparams is None:
         raise BitfabError("the network does not say what its integers mean; give integers")
-    return quantize(np.asarray(x, dtype=np.float64), features.qparams, features.type)
+    return quantize(x.astype(np.float64), features.qparams, features.type)
 
 
 def thermometer(x: IntArray, levels: int, spacing: Spacing = Spacing.QUANTILE) -> Compare:

@@ -1,0 +1,199 @@
+"""From samples and labels to the integer graph of a LUT network, as one flat list of steps."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitfab.dtypes import IntArray, IntType
+from bitfab.errors import BitfabError
+from bitfab.ir.graph import Graph
+from bitfab.ir.ops import MAX_FAN_IN, Bits, Compare
+from bitfab.ir.passes.exploit_unseen import exploit_unseen
+from bitfab.ir.passes.simplify_bits import simplify
+from bitfab.ir.run_fast import run_fast
+from bitfab.lutnet import genetic, gradient
+from bitfab.lutnet.encode import Spacing, fixed_point, integers, raw_bits, thermometer
+from bitfab.lutnet.lut_space import Limits, around, lut_space
+from bitfab.lutnet.network import Features, LutNetwork, check_labels, lower
+
+Progress = Callable[[str, int, int], None]  # step, done, in all
+
+CHILDREN = 64  # of a generation, and as many survive
+
+
+class Method(enum.StrEnum):
+    """How a LUT network is trained."""
+
+    GRADIENT = "gradient"  # by finite differences of its tables, then hardened
+    GENETIC = "genetic"  # by search from random networks
+    BOTH = "both"  # by gradients, then by search around what they found
+
+
+@dataclass(frozen=True)
+class LutRecipe:
+    """What a user chooses of a LUT network.
+
+    `tables` are the truth tables of each layer, the last a multiple of the classes (a genetic search from random
+    networks takes equally many a layer, at most their sum); `levels` the bits of each feature's thermometer code, 0 for
+    the feature's own bits; `bits` those of a real feature as an integer. `validation` is the share of the samples that
+    a search is judged by. With `unseen`, table entries that fewer samples read become don't-cares: networks get
+    smaller, and answers may change.
+    """
+
+    tables: tuple[int, ...] = (300,)
+    fan_in: int = MAX_FAN_IN
+    method: Method = Method.GRADIENT
+    levels: int = 15
+    spacing: Spacing = Spacing.QUANTILE
+    bits: int = 8
+    epochs: int = 20
+    generations: int = 1000
+    validation: float = 0.1
+    unseen: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, kind in (("method", Method), ("spacing", Spacing)):
+            text = getattr(self, name)
+            if text not in list(kind):
+                raise BitfabError(f"recipe: {name} {text!r}: choose one of {', '.join(kind)}")
+            object.__setattr__(self, name, kind(text))
+        if not self.tables or min(*self.tables, self.epochs, self.generations, self.bits - 1) < 1:
+            raise BitfabError("recipe: at least one layer, table, epoch and generation, and 2 bits are needed")
+        if not 0 <= self.validation < 1 or min(self.levels, self.unseen, self.seed) < 0:
+            raise BitfabError("recipe: validation is a share below 1; levels, unseen and seed are not negative")
+
+
+def train_luts(
+    samples: NDArray[np.generic],
+    labels: IntArray,
+    recipe: LutRecipe = LutRecipe(),
+    name: str = "lutnet",
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+) -> Graph:
+    """A LUT network that tells the labels from the samples, as an integer graph without what is dead or double.
+
+    Args:
+        samples: (N, features), integers, or real numbers that become integers with one scale a feature.
+        labels: (N,) of 0 to classes - 1, every class at least once.
+        recipe: how large it may be and how it is trained.
+        name: of the graph.
+        progress: called as (step, done, in all).
+        checkpoint: a file that a genetic search writes now and then, and goes on from where it exists.
+
+    Raises:
+        BitfabError: samples, labels or a recipe that do not fit; a constant feature; a budget too small, with the
+            smallest that would do.
+    """
+    told = progress or (lambda step, done, total: None)
+    features = describe(samples, recipe.bits)
+    x, classes = integers(samples, features), _classes(labels, len(samples))
+    encoder: Compare | Bits = thermometer(x, recipe.levels, recipe.spacing) if recipe.levels else raw_bits(features)
+    shown = _split(len(x), recipe)
+    kept, held = (x[shown], labels[shown]), (x[~shown], labels[~shown])
+    if recipe.method is Method.GENETIC:
+        network = _searched(features, encoder, kept, held, classes, recipe, told, checkpoint)
+    else:
+        settings = gradient.Settings(recipe.epochs, seed=recipe.seed)
+        network = gradient.train(
+            features, encoder, recipe.tables, *kept, classes, settings, recipe.fan_in, progress=told
+        )
+        if recipe.method is Method.BOTH:
+            network = _refined(network, kept, held, recipe, told, checkpoint)
+    graph = simplify(lower(network, name))
+    return simplify(exploit_unseen(graph, kept[0], least_visits=recipe.unseen)) if recipe.unseen else graph
+
+
+def answers(graph: Graph, samples: NDArray[np.generic]) -> IntArray:
+    """The graph's answer for each sample (N, features), integers or real numbers: (N,)."""
+    value = graph.inputs[0]
+    found = run_fast(graph, integers(samples, Features(value.shape[0], value.type, value.qparams)))
+    assert isinstance(found, np.ndarray)
+    return found[:, 0]
+
+
+def describe(samples: NDArray[np.generic], bits: int) -> Features:
+    """What the network is to read: integers of the narrowest type that holds them, or reals in fixed point."""
+    x = np.asarray(samples)
+    if not np.issubdtype(x.dtype, np.integer):
+        return fixed_point(x.astype(np.float64), bits)
+    if x.ndim != 2 or not x.size:
+        raise BitfabError(f"samples of shape {x.shape}: (samples, features) expected")
+    return Features(x.shape[1], IntType.holding(int(x.min()), int(x.max())))
+
+
+def _searched(
+    features: Features,
+    encoder: Compare | Bits,
+    kept: tuple[IntArray, IntArray],
+    held: tuple[IntArray, IntArray],
+    classes: int,
+    recipe: LutRecipe,
+    told: Progress,
+    checkpoint: Path | None,
+) -> LutNetwork:
+    limits = Limits(sum(recipe.tables), len(recipe.tables), recipe.fan_in)
+    space = lut_space(features, encoder, kept, limits, classes, validation=_some(held))
+    return _best(genetic.search(space, _settings(recipe), checkpoint=checkpoint, progress=_shown(recipe, told)))
+
+
+def _refined(
+    network: LutNetwork,
+    kept: tuple[IntArray, IntArray],
+    held: tuple[IntArray, IntArray],
+    recipe: LutRecipe,
+    told: Progress,
+    checkpoint: Path | None,
+) -> LutNetwork:
+    space, start = around(network, kept, validation=_some(held))
+    settings = replace(_settings(recipe), strength=(2.0, 1.0))
+    return _best(genetic.search(space, settings, start=start, checkpoint=checkpoint, progress=_shown(recipe, told)))
+
+
+def _best(front: genetic.Front[LutNetwork]) -> LutNetwork:
+    return front.network(front.best())
+
+
+def _settings(recipe: LutRecipe) -> genetic.Settings:
+    return genetic.Settings(CHILDREN, CHILDREN, recipe.generations, recipe.seed)
+
+
+def _shown(recipe: LutRecipe, told: Progress) -> genetic.Progress:
+    """The front so far, its first network in words."""
+
+    def progress(generation: int, front: genetic.Front[LutNetwork]) -> None:
+        first = ", ".join(
+            f"{name} {value:.4g}" for name, value in zip(front.space.objectives, front.values[0], strict=True)
+        )
+        told(f"searching: {len(front)} networks in the front, {first}", generation, recipe.generations)
+
+    return progress
+
+
+def _some(held: tuple[IntArray, IntArray]) -> tuple[IntArray, IntArray] | None:
+    return held if len(held[0]) else None
+
+
+def _split(count: int, recipe: LutRecipe) -> NDArray[np.bool_]:
+    """Which samples are trained on; gradients alone need no others."""
+    if recipe.method is Method.GRADIENT:
+        return np.ones(count, dtype=bool)
+    return np.random.default_rng(recipe.seed).random(count) >= recipe.validation
+
+
+def _classes(labels: IntArray, count: int) -> int:
+    labels = np.asarray(labels)
+    classes = int(labels.max(initial=0)) + 1 if np.issubdtype(labels.dtype, np.integer) else 1
+    checked = check_labels(labels, count, classes)
+    absent = np.setdiff1d(np.arange(classes), checked)
+    if classes < 2 or len(absent):
+        lacking = f"class {absent[0]} has no sample" if len(absent) else "all are of one class"
+        raise BitfabError(f"labels up to {classes - 1}: {lacking}; number the classes from 0 on, at least two")
+    return classes
