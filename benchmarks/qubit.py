@@ -26,17 +26,17 @@ def measure(arguments: argparse.Namespace) -> list[Check]:
 
 def _accuracy(report: Report) -> list[Check]:
     accuracy = report.accuracy
-    assert accuracy.float is not None and accuracy.int8 is not None
+    assert accuracy.float is not None and accuracy.integer is not None
     return [
         Check("IoU, float", accuracy.float),
-        Check("IoU, INT8", accuracy.int8),
-        Check.at_most("IoU drop of INT8, points", 100 * (accuracy.float - accuracy.int8), 0.5),
+        Check("IoU, INT8", accuracy.integer),
+        Check.at_most("IoU drop of INT8, points", 100 * (accuracy.float - accuracy.integer), 0.5),
         Check.at_least("parameters, float32 bytes over integer bytes", _ratio(report), 3.9),
     ]
 
 
 def _ratio(report: Report) -> float:
-    return report.size_bytes.float / report.size_bytes.int8
+    return report.size_bytes.float / report.size_bytes.integer
 
 
 def _proof(report: Report, folder: Path) -> list[Check]:
@@ -91,8 +91,8 @@ def _paper_sized() -> list[Check]:
     graph: Graph = quantize(application.network, application.calibration, name="qubit_447")
     real = flow.float_outputs(application.network, application.tests)
     accuracy: Accuracy = application.judge(real, flow.integer_outputs(graph, application.tests))
-    assert accuracy.pixel_accuracy_float is not None and accuracy.pixel_accuracy_int8 is not None
-    drop = 100 * (accuracy.pixel_accuracy_float - accuracy.pixel_accuracy_int8)
+    assert accuracy.pixel_accuracy_float is not None and accuracy.pixel_accuracy_integer is not None
+    drop = 100 * (accuracy.pixel_accuracy_float - accuracy.pixel_accuracy_integer)
     return [
         Check("447 parameters: pixel accuracy, float", accuracy.pixel_accuracy_float),
         Check.at_most("447 parameters: drop of pixel accuracy, points", drop, 0.2),

@@ -1,10 +1,11 @@
-"""Lint every RTL block with every Verilator warning on; used by `make check`."""
+"""Lint every RTL block with every warning of Verilator and, where it is installed, of GHDL on; used by `make check`."""
 
 import sys
 from pathlib import Path
 
 from bitfab.errors import BitfabError
-from bitfab.tools import verilator
+from bitfab.tools import ghdl, verilator
+from bitfab.tools.process import MissingToolError
 
 LIBRARY = Path(__file__).parent.parent / "src" / "bitfab" / "rtl"
 FILES = {
@@ -30,7 +31,23 @@ def main() -> int:
             print(error)
             failures += 1
     print(f"{len(sources)} RTL blocks linted, {failures} with warnings")
-    return 1 if failures else 0
+    return 1 if failures + lint_vhdl() else 0
+
+
+def lint_vhdl() -> int:
+    """How many VHDL files have warnings; each is analysed by itself."""
+    sources, failures = sorted(LIBRARY.glob("*/bf_*.vhd")), 0
+    for source in sources:
+        try:
+            ghdl.analyse([source])
+        except MissingToolError as error:
+            print(f"VHDL files not linted: {error}")
+            return 0
+        except BitfabError as error:
+            print(error)
+            failures += 1
+    print(f"{len(sources)} VHDL files linted, {failures} with warnings")
+    return failures
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def example_report() -> Report:
         application="qubit",
         network=Network(parameters=7641, macs=macs),
         accuracy=Accuracy(Metric.IOU, 0.8162, 0.8143, 0.9874, 0.9872, 0.8988, 0.8976),
-        size_bytes=SizeBytes(float=30564, int8=7785),
+        size_bytes=SizeBytes(float=30564, integer=7785),
         verification=Verification(20, 5_898_240, 0, "Verilator 5.48", fifo_peaks(fifos)),
         timing=timing(cycles_per_image=39_204, latency_cycles=46_912, fmax_mhz=92.41, macs=macs, layers=layers),
         resources=Resources("ecp5-85k", 26_482, 22_310, 114, 51, Available(lut=83640, ff=83640, dsp=156, bram=208)),
@@ -166,8 +166,8 @@ def _segmentation_sample(rng: np.random.Generator, side: int) -> SegmentationSam
     image = (np.exp(-distance) + 0.01 * row + rng.normal(0, 0.12, (side, side))).astype(np.float32)
     truth = distance < 1.0
     by_float = truth & (rng.random(truth.shape) < 0.93)
-    by_int8 = by_float ^ (rng.random(truth.shape) < 0.0006)
-    return SegmentationSample(image, *(mask.astype(np.uint8) for mask in (truth, by_float, by_int8)))
+    by_integer = by_float ^ (rng.random(truth.shape) < 0.0006)
+    return SegmentationSample(image, *(mask.astype(np.uint8) for mask in (truth, by_float, by_integer)))
 
 
 def classification_samples(count: int = 20) -> list[ClassificationSample]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,18 +11,23 @@ from pathlib import Path
 from bitfab.dtypes import IntArray
 from bitfab.errors import BitfabError
 from bitfab.hw.design import Design, Target, write_files
+from bitfab.hw.parallel import testbench as parallel
+from bitfab.hw.parallel.design import Language, ParallelDesign
 from bitfab.hw.testbench import Observed, observe, testbench
-from bitfab.tools import nextpnr, verilator, yosys
+from bitfab.tools import ghdl, nextpnr, verilator, yosys
 from bitfab.tools.nextpnr import Placed
-from bitfab.tools.process import ToolError
+from bitfab.tools.process import OnLine, ToolError
 from bitfab.tools.yosys import Netlist
 
 PAUSED_IMAGES = 2  # images of the run with random pauses
 SEEDS = (1, 2, 3)  # of the placer
-PAUSES = ("+idle=60", "+stall=60")  # per cent of cycles
+IDLE = 60  # per cent of cycles in which the paused run gives no input, and takes no output
 
 Progress = Callable[[str, float], None]
 """Told the stage under way and how much of it is done, 0 to 1."""
+
+Run = Callable[[int, bool, OnLine], list[str]]
+"""Simulates so many images, with pauses or without, and returns what the testbench printed."""
 
 
 @dataclass
@@ -78,27 +83,54 @@ def require_tools(target: Target, place: bool = True) -> None:
 def simulate(design: Design, images: IntArray, folder: Path, stages: Stages | None = None) -> Simulation:
     """Write the design with its testbench into `folder` and prove it equal to `ir.run` on whole images.
 
-    images: (batch, *shape) integers of the graph's input. Raises BitfabError on any mismatch, naming the first.
+    images: (batch, *shape) integers of the graph's input; a parallel design gets random frames too, or all there are
+    where its input has up to 16 bits. Raises BitfabError on any mismatch, naming the first.
     """
     stages = stages or Stages()
     if len(images) == 0:
         raise BitfabError("simulate: no images given; at least one is needed")
     with stages.stage("testbench vectors"):
-        write_files(dict(design.files) | testbench(design, images), folder)
-    sources = [folder / path for path in design.sources] + sorted((folder / "sim").glob("*.sv"))
-    with stages.stage("compile simulator"):
-        program = verilator.build(sources, "tb", folder / "sim" / "obj")
+        if isinstance(design, ParallelDesign):
+            images = parallel.frames(design, images)
+            bench = parallel.testbench(design, images)
+        else:
+            bench = testbench(design, images)
+        write_files(dict(design.files) | bench, folder)
+    run = _simulator(design, folder, stages)
     with stages.stage("simulate") as done:
-        steady = _run(design, program, folder, [f"+images={len(images)}"], len(images), done)
+        steady = _observed(design, run, len(images), False, done)
     with stages.stage("simulate with pauses") as done:
-        count = min(PAUSED_IMAGES, len(images))
-        paused = _run(design, program, folder, [f"+images={count}", *PAUSES], count, done)
+        count = len(images) if isinstance(design, ParallelDesign) else min(PAUSED_IMAGES, len(images))
+        paused = _observed(design, run, count, True, done)
     return Simulation(len(images), steady, paused)
 
 
-def _run(
-    design: Design, program: Path, folder: Path, arguments: Sequence[str], images: int, done: Callable[[float], None]
-) -> Observed:
+def _simulator(design: Design, folder: Path, stages: Stages) -> Run:
+    """How the testbench in `folder` is run: by Verilator, or by GHDL where it is in VHDL."""
+    sources = [folder / path for path in design.sources]
+    if _in_vhdl(design):
+        sources.append(folder / "sim" / "tb.vhd")
+
+        def interpreted(images: int, paused: bool, on_line: OnLine) -> list[str]:
+            idle, log = IDLE if paused else 0, folder / "sim" / "ghdl.log"
+            generics = {"Idle": idle}
+            return ghdl.run_testbench(
+                sources, "tb", folder / "sim", generics, log=log, time_limit=3600, on_line=on_line
+            )
+
+        return interpreted
+    with stages.stage("compile simulator"):
+        benches = sorted((folder / "sim").glob("*.sv"))
+        program = verilator.build([*sources, *benches], "tb", folder / "sim" / "obj")
+
+    def compiled(images: int, paused: bool, on_line: OnLine) -> list[str]:
+        arguments = [f"+images={images}", *((f"+idle={IDLE}", f"+stall={IDLE}") if paused else ())]
+        return verilator.run(program, folder / "rtl", arguments=arguments, on_line=on_line, time_limit=3600)
+
+    return compiled
+
+
+def _observed(design: Design, run: Run, images: int, paused: bool, done: Callable[[float], None]) -> Observed:
     finished = 0
 
     def watch(line: str) -> None:
@@ -108,13 +140,17 @@ def _run(
             done(finished / images)
 
     try:
-        lines = verilator.run(program, folder / "rtl", arguments=arguments, on_line=watch, time_limit=3600)
+        lines = run(images, paused, watch)
     except ToolError as error:
         seen = observe(design, list(error.lines))
         if not seen.complaints:
             raise
         raise BitfabError(f"{design.name}: the RTL differs from the integer graph: {seen.complaints[0]}") from error
     return observe(design, lines)
+
+
+def _in_vhdl(design: Design) -> bool:
+    return isinstance(design, ParallelDesign) and design.language is Language.VHDL
 
 
 def synthesize(design: Design, folder: Path, stages: Stages | None = None) -> Implementation:
@@ -126,7 +162,10 @@ def synthesize(design: Design, folder: Path, stages: Stages | None = None) -> Im
     part = nextpnr.find_part(design.target.part)
     sources = [folder / path for path in design.sources]
     with stages.stage("synthesize"):
-        netlist = yosys.synthesize_ecp5(sources, design.name, folder / "build")
+        if _in_vhdl(design):
+            sources = [ghdl.to_verilog(sources, design.name, folder / "build" / f"{design.name}.v")]
+        restructure = not isinstance(design, ParallelDesign)
+        netlist = yosys.synthesize_ecp5(sources, design.name, folder / "build", restructure=restructure)
     clock, results = design.target.clock_mhz, []
     with stages.stage("place and route"):
         for seed in SEEDS:

@@ -83,14 +83,15 @@ def _options(
 
 @app.command()
 def demo(
-    name: Annotated[str, typer.Argument(help="qubit, qubit-447 or digits.")] = "qubit",
+    name: Annotated[str, typer.Argument(help="qubit, qubit-447, digits, pulses or jets.")] = "qubit",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the design and its report; build/NAME by default.")
     ] = None,
     target: Part = "ecp5-85k",
     clock: Clock = 80.0,
     images: Annotated[
-        int | None, typer.Option(help="Test images to prove in simulation; by default 20, digits 100.", min=1)
+        int | None,
+        typer.Option(help="Test images to prove in simulation; by default 20, digits 100, others 1000.", min=1),
     ] = None,
 ) -> None:
     """Run a shipped application end to end: quantize, generate, prove, place and route, report."""
@@ -204,6 +205,9 @@ def train(
     fan_in: Annotated[int, typer.Option(help="Inputs of a table.", min=2, max=6)] = 6,
     method: Annotated[str, typer.Option(help="gradient, genetic, or both (gradient first).")] = "gradient",
     levels: Annotated[int, typer.Option(help="Bits of each feature's thermometer code; 0: its own bits.", min=0)] = 15,
+    features: Annotated[
+        str | None, typer.Option(metavar="FIRST-LAST", help="Features that it may read, such as 2-99; all by default.")
+    ] = None,
     bits: Annotated[int, typer.Option(help="Bits of a real feature as an integer.", min=2, max=16)] = 8,
     epochs: Annotated[int, typer.Option(help="Of training by gradients.", min=1)] = 20,
     generations: Annotated[int, typer.Option(help="Of the genetic search.", min=1)] = 1000,
@@ -225,7 +229,16 @@ def train(
 
     widths, kind = inputs.counts(tables, "--tables"), inputs.choice(Method, method, "--method")
     recipe = LutRecipe(
-        widths, fan_in, kind, levels, bits=bits, epochs=epochs, generations=generations, unseen=unseen, seed=seed
+        widths,
+        fan_in,
+        kind,
+        levels,
+        read=inputs.span(features, "--features") if features else None,
+        bits=bits,
+        epochs=epochs,
+        generations=generations,
+        unseen=unseen,
+        seed=seed,
     )
     file, (samples, labels) = inputs.graph_file(output), inputs.labelled(data)
     with Steps() as steps:
@@ -246,6 +259,15 @@ def build(
         list[str] | None,
         typer.Option(metavar="LAYER=PExSIMD", help="Folding of one layer, such as conv1=8x4; may be repeated."),
     ] = None,
+    style: Annotated[
+        str | None,
+        typer.Option(help="stream, or parallel (all at once, a frame a cycle); by default as the operations ask."),
+    ] = None,
+    levels: Annotated[
+        int | None, typer.Option(help="Parallel: levels of logic between registers, 0 for none within.", min=0)
+    ] = None,
+    serial: Annotated[bool, typer.Option("--serial", help="Parallel: the input comes one integer a cycle.")] = False,
+    language: Annotated[str, typer.Option(help="Parallel: verilog or vhdl (proved by GHDL).")] = "verilog",
     vectors: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Inputs to simulate, .npy or .npz; random ones by default.")
     ] = None,
@@ -261,7 +283,7 @@ def build(
     part, folding = _target(target, clock), inputs.foldings(fold or [])
     check_folder(output)
     network = load(graph)
-    design = generate(network, part, parallelism, folding)
+    design = generate(network, part, parallelism, folding, style=style, levels=levels, serial=serial, language=language)
     data = inputs.array(vectors)[:images] if vectors else inputs.random_codes(network, images)
     with Stages() as stages:
         result = flow.build(design, data, output, place=place, stages=stages.watch)
@@ -325,15 +347,19 @@ def _summary(result: Report, folder: Path) -> None:
 
 
 def _figures(result: Report) -> list[tuple[str, str]]:
+    from bitfab.report.text import latency
+
     rows = []
     accuracy, check, speed, used = result.accuracy, result.verification, result.timing, result.resources
-    if accuracy.metric is not None and accuracy.float is not None and accuracy.int8 is not None:
-        rows.append((accuracy.metric.value, f"float {accuracy.float:.4f}, int8 {accuracy.int8:.4f}"))
+    if accuracy.metric is not None and accuracy.float is not None and accuracy.integer is not None:
+        rows.append((accuracy.metric.value, f"float {accuracy.float:.4f}, integer {accuracy.integer:.4f}"))
     compared = f"{check.values_compared:,} values of {check.images} images, {check.mismatches} mismatches"
     rows.append(("verified", compared))
-    rows.append(("cycles", f"{speed.cycles_per_image:,} an image, latency {speed.latency_cycles:,}"))
+    after = "" if speed.latency_us is None else f" ({latency(speed.latency_us)})"
+    rows.append(("cycles", f"{speed.cycles_per_image:,} an image, latency {speed.latency_cycles:,}{after}"))
     if speed.fmax_mhz is not None and speed.images_per_second is not None and speed.gops is not None:
-        pace = f"{speed.fmax_mhz:.1f} MHz, {speed.images_per_second:,.0f} images/s, {speed.gops:.1f} GOPS"
+        gops = f", {speed.gops:.1f} GOPS" if speed.gops else ""
+        pace = f"{speed.fmax_mhz:.1f} MHz, {speed.images_per_second:,.0f} images/s{gops}"
         rows.append(("speed", pace))
         rows.append((used.part, f"{used.lut:,} LUT, {used.ff:,} FF, {used.dsp} DSP, {used.bram} BRAM"))
     if speed.mac_utilization is not None:

@@ -79,6 +79,14 @@ def counts(text: str, option: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
+def span(text: str, option: str) -> tuple[int, ...]:
+    """The whole numbers of FIRST-LAST, both included."""
+    match = re.fullmatch(r"(\d{1,6})-(\d{1,6})", text, re.ASCII)
+    if match is None or int(match[1]) > int(match[2]):
+        raise BitfabError(f"{option} {text}: write FIRST-LAST, such as 2-99")
+    return tuple(range(int(match[1]), int(match[2]) + 1))
+
+
 def network(name: str, parameters: Path | None) -> nn.Module:
     """A network by `zoo:NAME`, or by `MODULE:NAME` (an nn.Module, or a function or class that makes one), in eval mode.
 

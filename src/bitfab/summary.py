@@ -13,6 +13,7 @@ from bitfab import report
 from bitfab.backend import Implementation, Simulation
 from bitfab.dtypes import IntArray, IntType
 from bitfab.hw.design import Design, Layer
+from bitfab.hw.parallel.design import ParallelDesign
 from bitfab.ir.graph import Graph
 from bitfab.ir.infer import macs
 from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense
@@ -51,7 +52,7 @@ def summarize(
         application=application,
         network=network,
         accuracy=accuracy or report.Accuracy(),
-        size_bytes=report.SizeBytes(float=4 * parameters, int8=graph_bytes(design.graph)),
+        size_bytes=report.SizeBytes(float=4 * parameters, integer=graph_bytes(design.graph)),
         verification=_verification(simulation, fifos),
         timing=_timing(simulation, implementation, network.macs, layers),
         resources=_resources(design, implementation),
@@ -115,8 +116,8 @@ def _timing(
 
 
 def _critical(design: Design, implementation: Implementation | None) -> tuple[str | None, tuple[report.Hop, ...]]:
-    """The layer that limits the clock, and the path through it."""
-    if implementation is None:
+    """The layer that limits the clock, and the path through it; a parallel design's layers melt into one another."""
+    if implementation is None or isinstance(design, ParallelDesign):
         return None, ()
     placed = implementation.placed
     owners = {instance.name: instance.layer for instance in design.instances}
@@ -195,8 +196,8 @@ def _layer(
 
 
 def _counts_by_layer(design: Design, implementation: Implementation | None) -> dict[str, Counts]:
-    """Cells of each layer, its converters, forks and FIFOs included."""
-    if implementation is None:
+    """Cells of each layer, its converters, forks and FIFOs included; none of a parallel design's, which share them."""
+    if implementation is None or isinstance(design, ParallelDesign):
         return {}
     sums: dict[str, Counts] = {}
     for instance in design.instances:

@@ -44,9 +44,9 @@ from tests.report_example import classification_samples, example_layers, example
 FIXED_NAMES = {
     "network": {"parameters", "macs"},
     "accuracy": {
-        "metric", "float", "int8", "pixel_accuracy_float", "pixel_accuracy_int8", "f1_float", "f1_int8",
+        "metric", "float", "integer", "pixel_accuracy_float", "pixel_accuracy_integer", "f1_float", "f1_integer",
     },
-    "size_bytes": {"float", "int8"},
+    "size_bytes": {"float", "integer"},
     "verification": {"images", "values_compared", "mismatches", "simulator", "fifo_peaks"},
     "timing": {
         "cycles_per_image", "latency_cycles", "fmax_mhz", "latency_us", "images_per_second", "gops", "mac_utilization",
@@ -146,7 +146,7 @@ def test_json_refuses_what_is_no_finite_number_and_leaves_the_older_file(tmp_pat
     path = tmp_path / "report.json"
     path.write_text("older")
     broken = dataclasses.replace(example_report(), accuracy=Accuracy(Metric.IOU, 0.8, figure))
-    with pytest.raises(ValueError, match=r"report\.accuracy\.int8"):
+    with pytest.raises(ValueError, match=r"report\.accuracy\.integer"):
         write_json(broken, path)
     assert path.read_text() == "older"
     assert list(tmp_path.iterdir()) == [path]
@@ -196,7 +196,7 @@ def test_figures_as_text() -> None:
     sizes = {987: "987 B", 7785: "7.79 kB", 30564: "30.6 kB", 999_600: "1.00 MB", 235e6: "235 MB", 5e12: "5000 GB"}
     assert {value: text.size(value).replace("\u202f", " ") for value in sizes} == sizes
     assert [text.rate(value) for value in (None, 3.44, 2357.1)] == ["\N{EN DASH}", "3.4", "2,357"]
-    waits = {507.66: "507.7 \N{MICRO SIGN}s", 12_345.6: "12.3 ms"}
+    waits = {0.0154: "15.4 ns", 507.66: "507.7 \N{MICRO SIGN}s", 12_345.6: "12.3 ms"}
     assert {value: text.latency(value).replace("\u202f", " ") for value in waits} == waits
     spent = {0.04: "0.04 s", 8.24: "8.2 s", 71.6: "72 s", 119.7: "2 min 0 s", 725: "12 min 5 s"}
     assert {value: text.seconds(value).replace("\u202f", " ") for value in spent} == spent
@@ -262,8 +262,8 @@ def test_png_refuses_an_index_outside_of_the_palette() -> None:
 
 def test_panels_tell_iou_and_disagreement() -> None:
     truth = np.array([[1, 1, 0, 0]], np.uint8)
-    by_float, by_int8 = np.array([[1, 0, 0, 0]], np.uint8), np.array([[1, 1, 1, 0]], np.uint8)
-    given, true, floating, integer = panels(SegmentationSample(np.zeros((1, 4)), truth, by_float, by_int8))
+    by_float, by_integer = np.array([[1, 0, 0, 0]], np.uint8), np.array([[1, 1, 1, 0]], np.uint8)
+    given, true, floating, integer = panels(SegmentationSample(np.zeros((1, 4)), truth, by_float, by_integer))
     assert given.alt == "Input image, 4 by 1 pixels"
     assert true.alt == "True mask, 50.0 % of the pixels"
     assert floating.figure == "IoU 50.0 %"
@@ -309,7 +309,7 @@ def test_page_tells_the_figures() -> None:
     for words in (
         "bit-exact, 92.4 MHz, 2,357 images per second",
         "5,898,240 values",
-        "81.4 % intersection over union in INT8",
+        "81.4 % intersection over union in integers",
         "31.7 %",
         "merge_0_0.engine.dot.tree",
         "8 \N{MULTIPLICATION SIGN} 16",
@@ -368,7 +368,7 @@ def test_page_escapes_names_from_outside() -> None:
 def test_page_of_a_classification_marks_what_is_wrong() -> None:
     source = render_html(example_report(), classification_samples())
     assert len(Page(source).all("img")) == 20
-    assert "Image of class 3; float predicts 3, INT8 predicts 4" in source
+    assert "Image of class 3; float predicts 3, integer predicts 4" in source
     assert source.count('class="wrong"') == 2  # the one prediction, and the sentence that explains the mark
 
 

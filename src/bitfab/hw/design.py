@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bitfab.ir.graph import Graph
+from bitfab.ir.graph import Graph, Node
+from bitfab.ir.infer import macs
 from bitfab.output import whole_folder
 
 Shape3 = tuple[int, int, int]  # (C, H, W)
@@ -121,11 +122,27 @@ class Design:
     @property
     def sources(self) -> tuple[str, ...]:
         """The synthesizable files, the top last."""
-        return tuple(path for path in self.files if path.startswith("rtl/") and path.endswith(".sv"))
+        return tuple(path for path in self.files if path.startswith("rtl/") and path.endswith((".sv", ".vhd")))
 
     @property
     def multipliers(self) -> int:
         return sum(layer.folding.multipliers for layer in self.layers if layer.folding)
+
+
+def layer_of(node: Node, graph: Graph, folding: Folding | None, cycles: int, stream: str) -> Layer:
+    """What the report says of a node that is busy for so many cycles an image; `stream` carries its result."""
+    ins = [graph.values[name] for name in node.inputs]
+    shapes = " + ".join("x".join(map(str, value.shape)) for value in ins)
+    return Layer(
+        name=node.name,
+        op=type(node.op).__name__,
+        shapes=f"{shapes} -> {'x'.join(map(str, node.output.shape))}",
+        types=f"{ins[0].type} -> {node.output.type}",
+        macs=macs(node.op, node.output.shape),
+        folding=folding,
+        cycles=cycles,
+        stream=stream,
+    )
 
 
 def write_files(files: Mapping[str, str], folder: Path) -> None:

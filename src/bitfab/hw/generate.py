@@ -1,22 +1,31 @@
-"""From an integer graph to a hardware design: plan, schedule, connect, render, as one flat list of steps."""
+"""From an integer graph to a hardware design; a streaming one by plan, schedule, connect, render."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import replace
 
 from bitfab.errors import BitfabError
-from bitfab.hw.design import Design, Folding, Layer, Target
+from bitfab.hw.design import Design, Folding, Target, layer_of
 from bitfab.hw.netlist import Netlist, connect, input_lanes
-from bitfab.hw.plan import Engine, plan
+from bitfab.hw.parallel.design import Language
+from bitfab.hw.parallel.generate import BIT_OPERATIONS, generate_parallel
+from bitfab.hw.plan import plan
 from bitfab.hw.render_verilog import library, render_top
 from bitfab.hw.schedule import schedule
 from bitfab.ir.graph import Graph
-from bitfab.ir.infer import macs
 from bitfab.ir.verify import verify
 from bitfab.output import MARKER
 
 PARALLELISM = 64
+
+
+class Style(enum.StrEnum):
+    """How a graph becomes hardware: engines that streams connect, or all of it at once."""
+
+    STREAM = "stream"
+    PARALLEL = "parallel"
 
 
 def generate(
@@ -24,16 +33,36 @@ def generate(
     target: Target | str = "ecp5-85k",
     parallelism: int = PARALLELISM,
     folding: Mapping[str, Folding] | None = None,
+    *,
+    style: str | None = None,
+    levels: int | None = None,
+    serial: bool = False,
+    language: str = Language.VERILOG,
 ) -> Design:
-    """A streaming design of the graph, in memory: one engine a layer, all of them at work at the same time.
+    """A design of the graph, in memory: of style "stream" or "parallel".
 
-    `parallelism` is the number of multipliers to spread over the layers; `folding` fixes some layers by name.
+    A streaming design has one engine a layer, all of them at work at the same time; `parallelism` is the number of
+    multipliers to spread over the layers, `folding` fixes some layers by name. A parallel design, which a graph with
+    operations on bits gets by default, computes the whole graph in every cycle: a rank of registers after every
+    `levels` levels of logic (0: at both ends alone; by default as many as the target's clock allows by an estimate),
+    the input in one piece or, with `serial`, one integer a cycle; `language` is that of its files.
     Raises BitfabError for operations without hardware and for illegal foldings (the legal ones are named).
     """
     verify(graph)
     _check_name(graph)
     _check_ends(graph)
-    engines, shapes = plan(graph, parallelism, folding or {})
+    part = Target(target) if isinstance(target, str) else target
+    if _style(graph, style) is Style.PARALLEL:
+        if folding:
+            raise BitfabError(f"{graph.name}: a parallel design has no folding; choose the style stream")
+        return generate_parallel(graph, part, levels, serial, language)
+    if levels is not None or serial or language != Language.VERILOG:
+        raise BitfabError(f"{graph.name}: levels, serial and language are a parallel design's; choose that style")
+    return _generate_stream(graph, part, parallelism, folding or {})
+
+
+def _generate_stream(graph: Graph, target: Target, parallelism: int, folding: Mapping[str, Folding]) -> Design:
+    engines, shapes = plan(graph, parallelism, folding)
     channels, height, width = shapes[graph.inputs[0].name]
     input_cycles = channels // input_lanes(graph, engines) * height * width
     timing = schedule(graph, engines, shapes, input_cycles)
@@ -41,11 +70,14 @@ def generate(
     design = Design(
         name=graph.name,
         graph=graph,
-        target=Target(target) if isinstance(target, str) else target,
+        target=target,
         streams=tuple(netlist.streams),
         taps=tuple(netlist.taps.values()),
         instances=tuple(netlist.instances),
-        layers=tuple(_layer(engine, netlist) for engine in engines.values()),
+        layers=tuple(
+            layer_of(engine.node, graph, engine.folding, engine.cycles, netlist.taps[engine.node.name].name)
+            for engine in engines.values()
+        ),
         fifos=tuple(netlist.fifos),
         input=entry,
         output=exit_,
@@ -67,15 +99,12 @@ def _check_ends(graph: Graph) -> None:
             raise BitfabError(f"{graph.name}: {len(names)} {what}; a hardware design has one input and one output")
 
 
-def _layer(engine: Engine, netlist: Netlist) -> Layer:
-    node, values = engine.node, netlist.graph.values
-    ins = [values[name] for name in node.inputs]
-    shapes = (
-        " + ".join("x".join(map(str, value.shape)) for value in ins) + " -> " + "x".join(map(str, node.output.shape))
-    )
-    types = f"{ins[0].type} -> {node.output.type}"
-    op, count = type(node.op).__name__, macs(node.op, node.output.shape)
-    return Layer(node.name, op, shapes, types, count, engine.folding, engine.cycles, netlist.taps[node.name].name)
+def _style(graph: Graph, wanted: str | None) -> Style:
+    if wanted is None:
+        return Style.PARALLEL if any(isinstance(node.op, BIT_OPERATIONS) for node in graph) else Style.STREAM
+    if wanted not in list(Style):
+        raise BitfabError(f"style {wanted!r}: choose one of {', '.join(Style)}")
+    return Style(wanted)
 
 
 def _files(design: Design, netlist: Netlist) -> dict[str, str]:

@@ -13,12 +13,16 @@ from bitfab.ir.graph import Graph, Node, Value
 from bitfab.ir.ops import (
     Add,
     Argmax,
+    Bits,
+    Compare,
     Concat,
     Conv2d,
     ConvTranspose2d,
     Dense,
+    Lut,
     MaxPool2d,
     Pair,
+    Popcount,
     Requantize,
     Reshape,
     SumPool2d,
@@ -107,6 +111,10 @@ def stream_shapes(graph: Graph) -> dict[str, Shape3]:
                 shapes[node.name] = first
             case Reshape(shape=(c, 1, 1)) if first == (c, 1, 1):
                 shapes[node.name] = first
+            case Compare() | Bits() | Lut() | Popcount():
+                raise BitfabError(
+                    f"{node.name}: operations on single bits have no streaming hardware; choose the style parallel"
+                )
             case Requantize(multiplier=multiplier) if flattened and len(multiplier) > 1:
                 raise BitfabError(
                     f"{node.name}: has no hardware behind a flatten with a scale for each value; use one scale"

@@ -165,7 +165,9 @@ def _check_partial_sums(name: str, op: Op, inputs: list[Signature]) -> None:
         return
     largest = max(abs(inputs[0].low), abs(inputs[0].high), abs(getattr(op, "pad_value", 0)))
     bound = np.abs(op.weight, dtype=np.float64).sum() * largest + np.abs(op.bias, dtype=np.float64).max()
-    _require(bound < 2.0**62, f"{name}: sums of up to 2**{math.log2(max(bound, 1)):.0f} do not fit 64 bits; use fewer bits")
+    _require(
+        bound < 2.0**62, f"{name}: sums of up to 2**{math.log2(max(bound, 1)):.0f} do not fit 64 bits; use fewer bits"
+    )
 
 
 def _is_name(name: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ def fixed_point(x: FloatArray, bits: int = 8, clipped: float = 0.001) -> Feature
     x = np.asarray(x, dtype=np.float64)
     if x.ndim != 2 or not x.size or not np.isfinite(x).all():
         raise BitfabError(f"features of shape {x.shape}: (samples, features), all finite, expected; clean the data")
-    _refuse_constant(x)
+    _refuse_constant(x, np.arange(x.shape[1]))
     type = IntType(bits, signed=True)
     reach = np.abs(np.quantile(x, [clipped, 1 - clipped], axis=0)).max(axis=0)
     reach = np.where(reach > 0, reach, np.abs(x).max(axis=0))
@@ -45,21 +46,38 @@ def integers(x: NDArray[np.generic], features: Features) -> IntArray:
     return quantize(x.astype(np.float64), features.qparams, features.type)
 
 
-def thermometer(x: IntArray, levels: int, spacing: Spacing = Spacing.QUANTILE) -> Compare:
+def thermometer(
+    x: IntArray,
+    levels: int,
+    spacing: Spacing = Spacing.QUANTILE,
+    *,
+    read: Sequence[int] | None = None,
+    step: int = 1,
+) -> Compare:
     """A thermometer code of at most `levels` bits for each feature of x (samples, features): bit i is x >= T_i.
 
-    Thresholds that coincide are kept once, so a feature of few values gets fewer bits. Bits lie feature by feature, the
-    lowest threshold first. Raises BitfabError for constant features.
+    Only the features `read` are coded, by default all. Thresholds are multiples of `step`: with a power of two,
+    comparisons leave out as many bits and cost fewer LUTs. Thresholds that coincide are kept once, so a feature of few
+    values gets fewer bits. Bits lie feature by feature, the lowest threshold first.
+    Raises BitfabError for features that are constant or that x does not have.
     """
     x = np.asarray(x)
-    _refuse_constant(x)
+    chosen = np.arange(x.shape[1]) if read is None else np.asarray(read, dtype=np.int64)
+    if not len(chosen) or chosen.min() < 0 or chosen.max() >= x.shape[1] or levels < 1 or step < 1:
+        raise BitfabError(
+            f"thermometer code of {levels} levels in steps of {step} for features {chosen.tolist()}: at least 1 of each"
+            f" and features 0 to {x.shape[1] - 1} expected"
+        )
+    _refuse_constant(x, chosen)
     channels, thresholds = [], []
-    for channel, column in enumerate(x.T.astype(np.int64)):
+    for channel in chosen:
+        column = x[:, channel].astype(np.int64)
         if spacing is Spacing.QUANTILE:
             cuts = np.quantile(column, np.arange(1, levels + 1) / (levels + 1), method="higher")
         else:
             cuts = np.ceil(np.linspace(column.min(), column.max(), levels + 2)[1:-1])
-        distinct = np.unique(np.maximum(cuts, column.min() + 1).astype(np.int64))
+        snapped = np.maximum(cuts.astype(np.int64) // step, column.min() // step + 1) * step
+        distinct = np.unique(snapped)
         channels.append(np.full(len(distinct), channel))
         thresholds.append(distinct)
     return Compare(np.concatenate(channels), np.concatenate(thresholds))
@@ -71,8 +89,8 @@ def raw_bits(features: Features) -> Bits:
     return Bits(np.repeat(np.arange(count), bits), np.tile(np.arange(bits), count))
 
 
-def _refuse_constant(x: IntArray | FloatArray) -> None:
-    constant = np.flatnonzero(x.min(axis=0) == x.max(axis=0))
+def _refuse_constant(x: IntArray | FloatArray, chosen: IntArray) -> None:
+    constant = chosen[x[:, chosen].min(axis=0) == x[:, chosen].max(axis=0)]
     if len(constant):
         names = ", ".join(map(str, constant[:8])) + (" and more" if len(constant) > 8 else "")
         raise BitfabError(f"feature {names}: constant over {len(x)} samples, tells nothing; leave it out")

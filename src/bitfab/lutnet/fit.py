@@ -41,7 +41,8 @@ class LutRecipe:
 
     `tables` are the truth tables of each layer, the last a multiple of the classes (a genetic search from random
     networks takes equally many a layer, at most their sum); `levels` the bits of each feature's thermometer code, 0 for
-    the feature's own bits; `bits` those of a real feature as an integer. `validation` is the share of the samples that
+    the feature's own bits; `step` what thresholds are multiples of; `read` the features to look at, by default all;
+    `bits` those of a real feature as an integer. `validation` is the share of the samples that
     a search is judged by. With `unseen`, table entries that fewer samples read become don't-cares: networks get
     smaller, and answers may change.
     """
@@ -51,6 +52,8 @@ class LutRecipe:
     method: Method = Method.GRADIENT
     levels: int = 15
     spacing: Spacing = Spacing.QUANTILE
+    step: int = 1
+    read: tuple[int, ...] | None = None
     bits: int = 8
     epochs: int = 20
     generations: int = 1000
@@ -95,7 +98,7 @@ def train_luts(
     told = progress or (lambda step, done, total: None)
     features = describe(samples, recipe.bits)
     x, classes = integers(samples, features), _classes(labels, len(samples))
-    encoder: Compare | Bits = thermometer(x, recipe.levels, recipe.spacing) if recipe.levels else raw_bits(features)
+    encoder = _encoder(x, features, recipe)
     shown = _split(len(x), recipe)
     kept, held = (x[shown], labels[shown]), (x[~shown], labels[~shown])
     if recipe.method is Method.GENETIC:
@@ -127,6 +130,14 @@ def describe(samples: NDArray[np.generic], bits: int) -> Features:
     if x.ndim != 2 or not x.size:
         raise BitfabError(f"samples of shape {x.shape}: (samples, features) expected")
     return Features(x.shape[1], IntType.holding(int(x.min()), int(x.max())))
+
+
+def _encoder(x: IntArray, features: Features, recipe: LutRecipe) -> Compare | Bits:
+    if recipe.levels:
+        return thermometer(x, recipe.levels, recipe.spacing, read=recipe.read, step=recipe.step)
+    bits = raw_bits(features)
+    chosen = np.isin(bits.channel, np.arange(features.count) if recipe.read is None else recipe.read)
+    return Bits(bits.channel[chosen], bits.place[chosen])
 
 
 def _searched(

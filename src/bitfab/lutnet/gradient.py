@@ -1,4 +1,10 @@
-"""Trains LUT networks by gradients; what comes out is the hardened network, the only one that counts."""
+"""Trains LUT networks by gradients; what comes out is the hardened network, the only one that counts.
+
+Bits are hard in training too, and gradients are extended finite differences (Bacellar et al. 2024, 2410.11112). On the
+jets, layers of 200 and 100 tables, three seeds: these 68.0 %, plain differences 67.8 %, soft entries behind hard
+bits 66.4 %. Networks relaxed throughout (as in difflogic, Petersen et al. 2022, 2210.08277), then hardened, reached
+68.8 % with one seed, in four times the time.
+"""
 
 from __future__ import annotations
 

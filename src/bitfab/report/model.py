@@ -47,7 +47,7 @@ Real = float  # two classes below have a field that is itself called `float`
 
 
 class Metric(StrEnum):
-    """What `Accuracy.float` and `Accuracy.int8` measure, each in [0, 1]."""
+    """What `Accuracy.float` and `Accuracy.integer` measure, each in [0, 1]."""
 
     IOU = "iou"
     ACCURACY = "accuracy"
@@ -77,11 +77,11 @@ class Accuracy:
 
     metric: Metric | None = None
     float: Real | None = None
-    int8: Real | None = None
+    integer: Real | None = None
     pixel_accuracy_float: Real | None = None
-    pixel_accuracy_int8: Real | None = None
+    pixel_accuracy_integer: Real | None = None
     f1_float: Real | None = None
-    f1_int8: Real | None = None
+    f1_integer: Real | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class SizeBytes:
     """Bytes of the parameters as float32 and as the integers that the design holds."""
 
     float: int
-    int8: int
+    integer: int
 
 
 @dataclass(frozen=True)

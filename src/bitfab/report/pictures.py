@@ -1,4 +1,4 @@
-"""Test images of the applications beside what the float and the INT8 network make of them, as pictures for the page."""
+"""Test images of the applications beside what the float and the integer network make of them, as pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ NIGHT = (20, 26, 38)
 
 # Night over slate and sand to paper: lightness rises evenly, so that it reads the same in print and to any eye.
 RAMP = np.array([NIGHT, (46, 72, 98), (94, 124, 138), (178, 172, 150), (250, 244, 226)], np.float64)
-# Neither network; both; INT8 alone; float alone (orange and sky blue: told apart by the colour-blind as well).
+# Neither network; both; integer alone; float alone (orange and sky blue: told apart by the colour-blind as well).
 MASK_PALETTE = np.array([NIGHT, (226, 222, 208), (255, 138, 36), (86, 180, 255)], np.uint8)
 
 
@@ -27,10 +27,10 @@ class SegmentationSample:
     image: NDArray[np.floating[Any]]
     truth: NDArray[np.uint8]
     float_mask: NDArray[np.uint8]
-    int8_mask: NDArray[np.uint8]
+    integer_mask: NDArray[np.uint8]
 
     def __post_init__(self) -> None:
-        shapes = [array.shape for array in (self.image, self.truth, self.float_mask, self.int8_mask)]
+        shapes = [array.shape for array in (self.image, self.truth, self.float_mask, self.integer_mask)]
         if len(shapes[0]) != 2 or len(set(shapes)) != 1:
             raise ValueError(f"SegmentationSample: shapes {shapes}: all four must be the same (H, W)")
 
@@ -42,7 +42,7 @@ class ClassificationSample:
     image: NDArray[np.floating[Any]]
     label: int | str
     float_prediction: int | str
-    int8_prediction: int | str
+    integer_prediction: int | str
 
 
 Pictures = Sequence[SegmentationSample] | Sequence[ClassificationSample]
@@ -64,29 +64,32 @@ class Thumbnail:
 
     label: str
     float_prediction: str
-    int8_prediction: str
+    integer_prediction: str
     float_wrong: bool
-    int8_wrong: bool
+    integer_wrong: bool
     alt: str
     source: str
 
 
 def panels(sample: SegmentationSample) -> tuple[Panel, Panel, Panel, Panel]:
-    """Input, truth, float mask and INT8 mask; in the last one, pixels where the two networks disagree are coloured."""
+    """Input, truth, float mask and integer mask; in the last, pixels where the two networks disagree are coloured."""
     size = f"{sample.image.shape[1]} by {sample.image.shape[0]} pixels"
-    truth, with_float, with_int8 = (mask != 0 for mask in (sample.truth, sample.float_mask, sample.int8_mask))
-    differing = int(np.count_nonzero(with_float != with_int8))
-    float_iou, int8_iou = _percent(_iou(with_float, truth)), _percent(_iou(with_int8, truth))
-    compared = np.where(with_float & with_int8, 1, np.where(with_int8, 2, np.where(with_float, 3, 0))).astype(np.uint8)
+    masks = (sample.truth, sample.float_mask, sample.integer_mask)
+    truth, with_float, with_integer = (mask != 0 for mask in masks)
+    differing = int(np.count_nonzero(with_float != with_integer))
+    float_iou, integer_iou = _percent(_iou(with_float, truth)), _percent(_iou(with_integer, truth))
+    compared = np.where(with_float & with_integer, 1, np.where(with_integer, 2, np.where(with_float, 3, 0))).astype(
+        np.uint8
+    )
     covered = _percent(float(truth.mean()))
     return (
         Panel("Input", "", f"Input image, {size}", _image_uri(sample.image)),
         Panel("Truth", "", f"True mask, {covered} of the pixels", _mask_uri(truth)),
         Panel("Float", f"IoU {float_iou}", f"Mask of the float network, IoU {float_iou}", _mask_uri(with_float)),
         Panel(
-            "INT8",
-            f"IoU {int8_iou}",
-            f"Mask of the INT8 network, IoU {int8_iou}; {differing} pixels differ from the float network's",
+            "Integer",
+            f"IoU {integer_iou}",
+            f"Mask of the integer network, IoU {integer_iou}; {differing} pixels differ from the float network's",
             png.data_uri(compared, MASK_PALETTE),
         ),
     )
@@ -94,19 +97,19 @@ def panels(sample: SegmentationSample) -> tuple[Panel, Panel, Panel, Panel]:
 
 def disagreement(sample: SegmentationSample) -> int:
     """Pixels in which the two masks differ."""
-    return int(np.count_nonzero((sample.float_mask != 0) != (sample.int8_mask != 0)))
+    return int(np.count_nonzero((sample.float_mask != 0) != (sample.integer_mask != 0)))
 
 
 def thumbnail(sample: ClassificationSample) -> Thumbnail:
     """The image with its label and both predictions."""
-    label, by_float, by_int8 = str(sample.label), str(sample.float_prediction), str(sample.int8_prediction)
+    label, by_float, by_integer = str(sample.label), str(sample.float_prediction), str(sample.integer_prediction)
     return Thumbnail(
         label=label,
         float_prediction=by_float,
-        int8_prediction=by_int8,
+        integer_prediction=by_integer,
         float_wrong=by_float != label,
-        int8_wrong=by_int8 != label,
-        alt=f"Image of class {label}; float predicts {by_float}, INT8 predicts {by_int8}",
+        integer_wrong=by_integer != label,
+        alt=f"Image of class {label}; float predicts {by_float}, integer predicts {by_integer}",
         source=_image_uri(sample.image),
     )
 

@@ -73,7 +73,9 @@ def rate(value: float | None) -> str:
 
 
 def latency(microseconds: float | None) -> str:
-    """A latency in microseconds, from 10,000 on in ms."""
+    """A latency in microseconds, below one in ns, from 10,000 on in ms."""
+    if microseconds is not None and microseconds < 1:
+        return f"{fixed(1000 * microseconds)}{NARROW}ns"
     if microseconds is None or microseconds < 10_000:
         return f"{fixed(microseconds)}{NARROW}\N{MICRO SIGN}s"
     return f"{fixed(microseconds / 1000)}{NARROW}ms"

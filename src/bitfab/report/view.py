@@ -26,11 +26,11 @@ class Tile:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One quantity of the float network and of the INT8 network."""
+    """One quantity of the float network and of the integer network."""
 
     name: str
     float: str
-    int8: str
+    integer: str
     difference: str
 
 
@@ -115,15 +115,15 @@ def headline(report: Report) -> str:
 
 
 def lead(report: Report) -> str:
-    """Two sentences: what INT8 costs in accuracy, and what was proved."""
+    """Two sentences: what integers cost in accuracy, and what was proved."""
     accuracy, proof = report.accuracy, report.verification
     sentences = [
         f"A network of {text.count(report.network.parameters)} parameters and {text.count(report.network.macs)} "
         f"multiply-accumulates per image"
     ]
-    if accuracy.metric is not None and accuracy.int8 is not None and accuracy.float is not None:
+    if accuracy.metric is not None and accuracy.integer is not None and accuracy.float is not None:
         sentences[0] += (
-            f" reaches {text.percent(accuracy.int8)} {METRIC_NAMES[accuracy.metric].lower()} in INT8, "
+            f" reaches {text.percent(accuracy.integer)} {METRIC_NAMES[accuracy.metric].lower()} in integers, "
             f"against {text.percent(accuracy.float)} in float"
         )
     if proof.values_compared:
@@ -140,11 +140,15 @@ def tiles(report: Report) -> list[Tile]:
     """The few figures that count."""
     accuracy, timing = report.accuracy, report.timing
     name = METRIC_NAMES[accuracy.metric] if accuracy.metric is not None else "Accuracy"
-    worse = f"float {text.percent(accuracy.float)} · {text.points(accuracy.float, accuracy.int8)}"
+    worse = f"float {text.percent(accuracy.float)} · {text.points(accuracy.float, accuracy.integer)}"
     where = "highest clock" if report.critical_layer is None else f"critical path in {report.critical_layer}"
     clock = "not placed and routed" if timing.fmax_mhz is None else where
     return [
-        Tile(f"{name}, INT8", *_split(text.percent(accuracy.int8)), "not measured" if accuracy.int8 is None else worse),
+        Tile(
+            f"{name}, integer",
+            *_split(text.percent(accuracy.integer)),
+            "not measured" if accuracy.integer is None else worse,
+        ),
         _proof_tile(report),
         Tile("Clock, at most", text.fixed(timing.fmax_mhz), "MHz", clock),
         Tile(
@@ -178,21 +182,21 @@ def shares(report: Report) -> list[Share]:
 
 
 def comparisons(report: Report) -> list[Comparison]:
-    """Float against INT8 in every figure that was measured."""
+    """Float against integer in every figure that was measured."""
     a, bytes_ = report.accuracy, report.size_bytes
     name = METRIC_NAMES[a.metric] if a.metric is not None else "Accuracy"
     fractions = (
-        (name, a.float, a.int8),
-        ("F1 of the positive class", a.f1_float, a.f1_int8),
-        ("Pixel accuracy", a.pixel_accuracy_float, a.pixel_accuracy_int8),
+        (name, a.float, a.integer),
+        ("F1 of the positive class", a.f1_float, a.f1_integer),
+        ("Pixel accuracy", a.pixel_accuracy_float, a.pixel_accuracy_integer),
     )
     rows = [
         Comparison(label, text.percent(before, 2), text.percent(after, 2), text.points(before, after))
         for label, before, after in fractions
         if before is not None and after is not None
     ]
-    smaller = f"{text.fixed(bytes_.float / bytes_.int8, 2)}{text.TIMES} smaller" if bytes_.int8 else text.NOTHING
-    return [*rows, Comparison("Parameters", text.size(bytes_.float), text.size(bytes_.int8), smaller)]
+    smaller = f"{text.fixed(bytes_.float / bytes_.integer, 2)}{text.TIMES} smaller" if bytes_.integer else text.NOTHING
+    return [*rows, Comparison("Parameters", text.size(bytes_.float), text.size(bytes_.integer), smaller)]
 
 
 def bottleneck(layers: Iterable[Layer]) -> str | None:

@@ -1,0 +1,233 @@
+"""From an integer graph to cells: one block a node, exact ranges on every wire."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from bitfab.dtypes import Rounding
+from bitfab.errors import BitfabError
+from bitfab.hw.parallel.arithmetic import Cells, argmax, digits, ones
+from bitfab.hw.parallel.cells import Block, Bundle, Netlist, Wire
+from bitfab.hw.parallel.names import identifiers
+from bitfab.hw.parallel.sharing import shared
+from bitfab.ir.graph import Graph, Node, Value
+from bitfab.ir.ops import (
+    Add,
+    Argmax,
+    Bits,
+    Compare,
+    Concat,
+    Dense,
+    Lut,
+    Popcount,
+    Requantize,
+    Reshape,
+    Table,
+    Threshold,
+)
+
+MAX_TABLE_BITS = 10  # of a table's domain: each bit doubles its LUTs
+MAX_CELLS = 500_000  # of a netlist: beyond, synthesis takes hours
+
+
+def build(graph: Graph, serial: bool = False) -> Netlist:
+    """The whole graph as one combinational function, in blocks.
+
+    Raises BitfabError, naming the node, for operations that have no parallel hardware.
+    """
+    (entry,) = graph.inputs
+    names = identifiers([graph.name, *graph.values])
+    bundles = {entry.name: _input(entry, names[entry.name])}
+    blocks: list[Block] = []
+    for node in graph:
+        sources = [bundles[name] for name in node.inputs]
+        if isinstance(node.op, Reshape):
+            bundles[node.name] = sources[0]
+            continue
+        block = _block(node, graph, names[node.name], sources)
+        bundles[node.name] = block.value
+        blocks.append(block)
+        if sum(len(block.cells) for block in blocks) > MAX_CELLS:
+            raise BitfabError(
+                f"{graph.name}: more than {MAX_CELLS} cells at {node.name}; use a smaller network or the style stream"
+            )
+    (exit_,) = graph.output_values
+    return Netlist(
+        name=graph.name,
+        input=bundles[entry.name],
+        input_type=entry.type,
+        blocks=tuple(blocks),
+        output=bundles[exit_.name],
+        output_type=exit_.type,
+        serial=serial,
+    )
+
+
+def _input(value: Value, name: str) -> Bundle:
+    count = math.prod(value.shape)
+    if value.type.bits == 1:
+        return Bundle(name, tuple(Wire(name, 0, 1, i) for i in range(count)))
+    return Bundle(name, tuple(Wire(f"{name}_{i}", value.low, value.high) for i in range(count)))
+
+
+def _block(node: Node, graph: Graph, name: str, sources: Sequence[Bundle]) -> Block:
+    if type(node.op) not in _RULES:
+        raise BitfabError(
+            f"{node.name}: {type(node.op).__name__} has no parallel hardware; choose the style stream for this network"
+        )
+    cells = Cells(name)
+    values = [graph.values[i] for i in node.inputs]
+    operands = [list(bundle.wires) for bundle in sources]
+    results = _RULES[type(node.op)](cells, node, values, operands)
+    value = cells.bundle(results, all_bits=node.output.type.bits == 1)
+    shapes = " + ".join("x".join(map(str, v.shape)) for v in values)
+    comment = (
+        f"{type(node.op).__name__}, {shapes} x {values[0].type} -> "
+        f"{'x'.join(map(str, node.output.shape))} x {node.output.type}"
+    )
+    unique = tuple(dict.fromkeys(sources))
+    return Block(name, node.name, comment, unique, tuple(cells.cells), value)
+
+
+def _numbers(cells: Cells, value: Value, wires: Sequence[Wire]) -> list[Wire]:
+    """The integers themselves: of a bipolar value 2 * bit - 1."""
+    return [cells.total([(wire, 2)], -1) for wire in wires] if value.type.bipolar else list(wires)
+
+
+def _compare(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
+    op = node.op
+    assert isinstance(op, Compare)
+    x = _numbers(cells, values[0], operands[0])
+    return [cells.at_least(x[c], t) for c, t in zip(op.channel.tolist(), op.threshold.tolist(), strict=True)]
+
+
+def _bits(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
+    op, x = node.op, operands[0]
+    assert isinstance(op, Bits)
+    return [cells.bit(x[c], p) for c, p in zip(op.channel.tolist(), op.place.tolist(), strict=True)]
+
+
+def _lut(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
+    op, x = node.op, operands[0]
+    assert isinstance(op, Lut)
+    rows = zip(op.wiring.tolist(), op.table.tolist(), strict=True)
+    return [cells.lookup([x[i] for i in wiring], table) for wiring, table in rows]
+
+
+def _popcount(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
+    op, x = node.op, operands[0]
+    assert isinstance(op, Popcount)
+    return [ones(cells, [x[i] for i in group]) for group in op.wiring.tolist()]
+
+
+def _threshold(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
+    op = node.op
+    assert isinstance(op, Threshold)
+    x = _numbers(cells, values[0], operands[0])
+    rows, pixels = op.thresholds.tolist(), math.prod(node.output.shape[1:])
+    results = []
+    for i, wire in enumerate(x):
+        passed = [cells.at_least(wire, t) for t in rows[i // pixels if len(rows) > 1 else 0]]
+        count = ones(cells, passed)
+        results.append(count if op.type.bipolar else cells.total([(count, 1)], op.low))
+    return results
+
+
+def _argmax(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
+    pixels = math.prod(node.output.shape[1:])
+    return [argmax(cells, operands[0][pixel::pixels]) for pixel in range(pixels)]
+
+
+def _dense(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
+    op, x = node.op, operands[0]
+    assert isinstance(op, Dense)
+    if values[0].type.bits == 1 and np.isin(op.weight, (-1, 1)).all():
+        return [
+            _signs(cells, x, row, bias, values[0])
+            for row, bias in zip(op.weight.tolist(), op.bias.tolist(), strict=True)
+        ]
+    factor = 2 if values[0].type.bipolar else 1  # of a bipolar value 2 * bit - 1
+    rows = [
+        [term for wire, weight in zip(x, row, strict=True) for term in digits(wire, factor * weight)]
+        for row in op.weight.tolist()
+    ]
+    biases = (op.bias.astype(np.int64) - (factor - 1) * op.weight.astype(np.int64).sum(axis=1)).tolist()
+    return [cells.sum_of(terms, bias) for terms, bias in zip(shared(cells, rows), biases, strict=True)]
+
+
+def _signs(cells: Cells, bits: list[Wire], signs: list[int], bias: int, value: Value) -> Wire:
+    """A sum of bits with weights of -1 and +1: the bits that agree with their weight, counted (XNOR and popcount)."""
+    agree = [bit if sign > 0 else cells.lookup([bit], [1, 0]) for bit, sign in zip(bits, signs, strict=True)]
+    factor = 2 if value.type.bipolar else 1
+    return cells.total([(ones(cells, agree), factor)], bias - (len(signs) if factor == 2 else signs.count(-1)))
+
+
+def _requantize(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
+    op = node.op
+    assert isinstance(op, Requantize)
+    x, pixels = _numbers(cells, values[0], operands[0]), math.prod(node.output.shape[1:])
+    scales = list(zip(op.multiplier.tolist(), op.shift.tolist(), strict=True))
+    return [_scaled(cells, wire, op, *scales[i // pixels if len(scales) > 1 else 0]) for i, wire in enumerate(x)]
+
+
+def _scaled(cells: Cells, x: Wire, op: Requantize, multiplier: int, shift: int) -> Wire:
+    """The requantize equation; output zero and the rounding's constant join the product before the shift."""
+    half = 1 << (shift - 1) if shift > 0 else 0
+    constant = -multiplier * op.input_zero
+    later = op.output_zero << shift
+    product = [(x, multiplier)]
+    if op.rounding in (Rounding.HALF_EVEN, Rounding.HALF_AWAY) and shift > 0:
+        exact = cells.total(product, constant)
+        if op.rounding is Rounding.HALF_EVEN:
+            product, constant = [(exact, 1), (cells.bit(exact, shift), 1)], later + half - 1
+        else:
+            negative = cells.bit(exact, exact.bits - 1) if exact.signed else cells.constant(0)
+            product, constant = [(exact, 1), (negative, -1)], later + half
+    else:
+        constant += later + (0 if op.rounding is Rounding.FLOOR else half)
+    return cells.clip(cells.shift(cells.total(product, constant), shift), op.low, op.high)
+
+
+def _table(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
+    op = node.op
+    assert isinstance(op, Table)
+    if op.domain.bits > MAX_TABLE_BITS:
+        raise BitfabError(
+            f"{node.name}: a table of {op.domain.bits} bits has no parallel hardware; use {MAX_TABLE_BITS} or fewer"
+        )
+    results = []
+    for wire in operands[0]:
+        codes = np.arange(1 << wire.bits)
+        numbers = np.where(wire.signed & (codes >= 1 << (wire.bits - 1)), codes - (1 << wire.bits), codes)
+        seen = np.clip(numbers, wire.low, wire.high) - op.domain.low  # what lies outside never comes
+        results.append(cells.lookup([wire], op.table[seen].tolist()))
+    return results
+
+
+def _add(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
+    a, b = (_numbers(cells, value, wires) for value, wires in zip(values, operands, strict=True))
+    return [cells.total([(left, 1), (right, 1)]) for left, right in zip(a, b, strict=True)]
+
+
+def _concat(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
+    return [wire for wires in operands for wire in wires]
+
+
+Rule = Callable[[Cells, Any, Sequence[Value], Sequence[list[Wire]]], list[Wire]]
+_RULES: dict[type, Rule] = {
+    Compare: _compare,
+    Bits: _bits,
+    Lut: _lut,
+    Popcount: _popcount,
+    Threshold: _threshold,
+    Argmax: _argmax,
+    Dense: _dense,
+    Requantize: _requantize,
+    Table: _table,
+    Add: _add,
+    Concat: _concat,
+}
