@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from bitfab.ir.run import run, trace
     from bitfab.ir.run_fast import run_fast
     from bitfab.ir.serialize import load, save
+    from bitfab.lutnet.fit import LutRecipe, train_luts
     from bitfab.quant import (
         AdaRound,
         Override,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AdaRound",
     "Folding",
+    "LutRecipe",
     "Override",
     "Recipe",
     "StepRule",
@@ -54,12 +56,14 @@ __all__ = [
     "save",
     "trace",
     "train",
+    "train_luts",
 ]
 
 # What a user types, and the module that defines it: imported on first use, so that `import bitfab` loads no torch.
 _LAZY = {
     "AdaRound": "bitfab.quant",
     "Folding": "bitfab.hw",
+    "LutRecipe": "bitfab.lutnet.fit",
     "Override": "bitfab.quant",
     "Recipe": "bitfab.quant",
     "StepRule": "bitfab.quant",
@@ -84,6 +88,7 @@ _LAZY = {
     "save": "bitfab.ir.serialize",
     "trace": "bitfab.ir.run",
     "train": "bitfab.quant",
+    "train_luts": "bitfab.lutnet.fit",
 }
 
 

@@ -6,19 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from bitfab import zoo
-from bitfab.data import digits, qubit
+from bitfab.data import digits, jets, mnist, pulses, qubit
 from bitfab.data.metrics import mask_scores, top1_accuracy
 from bitfab.dtypes import FloatArray, IntArray
 from bitfab.errors import BitfabError
+from bitfab.ir.graph import Graph
 from bitfab.report import Accuracy, ClassificationSample, Metric, Pictures, SegmentationSample
 
 CALIBRATION_IMAGES = 64
 TEST_IMAGES = 200
 SHOWN_MASKS = 6
 SHOWN_DIGITS = 24
+TEST_FRAMES = 10_000
+TEST_JETS = 1000  # simulated as the demo runs, some ten a second
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,22 @@ class Application:
     parallelism: int
 
 
-def load(name: str) -> Application:
+@dataclass(frozen=True)
+class LutApplication:
+    """A LUT network, its float reference, and test samples (N, features) with their labels (N,).
+
+    `frames` is how many samples are proved in simulation.
+    """
+
+    name: str
+    graph: Graph
+    reference: nn.Module
+    tests: NDArray[np.generic]
+    labels: IntArray
+    frames: int
+
+
+def load(name: str) -> Application | LutApplication:
     """The application of that name, its test data generated or loaded.
 
     Raises BitfabError for an unknown name, or where an optional package is missing.
@@ -91,9 +110,28 @@ def _digits() -> Application:
     )
 
 
-_LOADERS: dict[str, Callable[[], Application]] = {
+def _pulses() -> LutApplication:
+    frames, labels = pulses.generate(TEST_FRAMES, pulses.SPLIT_SEEDS["test"])
+    return LutApplication("pulses", zoo.load_graph("pulses"), zoo.load("pulses"), frames, labels, frames=1000)
+
+
+def _jets() -> LutApplication:
+    observables, labels = jets.generate(TEST_JETS, jets.SPLIT_SEEDS["test"])
+    return LutApplication("jets", zoo.load_graph("jets"), zoo.load("jets"), observables, labels, frames=1000)
+
+
+def _mnist() -> LutApplication:
+    data = mnist.load()
+    images = data.test_images.reshape(len(data.test_images), -1)
+    return LutApplication("mnist", zoo.load_graph("mnist"), zoo.load("mnist"), images, data.test_labels, frames=1000)
+
+
+_LOADERS: dict[str, Callable[[], Application | LutApplication]] = {
     "qubit": lambda: _qubit("qubit", parallelism=100),
     "qubit-447": lambda: _qubit("qubit-447", parallelism=32),
     "digits": _digits,
+    "pulses": _pulses,
+    "jets": _jets,
+    "mnist": _mnist,
 }
 NAMES = tuple(_LOADERS)

@@ -83,7 +83,7 @@ def _options(
 
 @app.command()
 def demo(
-    name: Annotated[str, typer.Argument(help="qubit, qubit-447, digits, pulses or jets.")] = "qubit",
+    name: Annotated[str, typer.Argument(help="qubit, qubit-447, digits, pulses, jets or mnist.")] = "qubit",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the design and its report; build/NAME by default.")
     ] = None,
@@ -210,6 +210,9 @@ def train(
     ] = None,
     bits: Annotated[int, typer.Option(help="Bits of a real feature as an integer.", min=2, max=16)] = 8,
     epochs: Annotated[int, typer.Option(help="Of training by gradients.", min=1)] = 20,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of the gradients' softmax; a larger one learns less by heart.", min=0.01)
+    ] = None,
     generations: Annotated[int, typer.Option(help="Of the genetic search.", min=1)] = 1000,
     unseen: Annotated[
         int,
@@ -236,6 +239,7 @@ def train(
         read=inputs.span(features, "--features") if features else None,
         bits=bits,
         epochs=epochs,
+        temperature=temperature,
         generations=generations,
         unseen=unseen,
         seed=seed,

@@ -6,8 +6,9 @@ import dataclasses
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bitfab import applications, report, summary
+from bitfab.applications import Application, LutApplication
 from bitfab.backend import Stages, require_tools, simulate, synthesize
+from bitfab.data.metrics import top1_accuracy
 from bitfab.dtypes import FloatArray, IntArray, dequantize, quantize
 from bitfab.errors import BitfabError
 from bitfab.hw import Design, generate
@@ -25,6 +28,7 @@ from bitfab.ir.graph import Graph
 from bitfab.ir.run import trace
 from bitfab.ir.run_fast import run_fast
 from bitfab.ir.serialize import save
+from bitfab.lutnet.fit import answers
 from bitfab.output import MARKER, whole_folder
 from bitfab.quant import (
     Diagnosis,
@@ -72,6 +76,21 @@ def build(
     return result
 
 
+@dataclass(frozen=True)
+class Judged:
+    """An application's integer graph, the inputs to simulate, and what the report says of both networks."""
+
+    graph: Graph
+    vectors: IntArray
+    parallelism: int
+    float_parameters: int
+    accuracy: report.Accuracy
+    pictures: report.Pictures = ()
+    sqnr: Mapping[str, float | None] | None = None
+    quantized: tuple[report.QuantizedLayer, ...] = ()
+    recipe: Mapping[str, object] | None = None
+
+
 def demo(
     name: str,
     folder: Path | str,
@@ -80,27 +99,17 @@ def demo(
     images: int | None = None,
     stages: Stages | None = None,
 ) -> report.Report:
-    """A shipped application end to end: quantize, judge, generate, prove, place and report, into `folder`."""
+    """A shipped application end to end: quantize or load, judge, generate, prove, place and report, into `folder`."""
     stages, folder, target = stages or Stages(), Path(folder), target or Target()
     require_tools(target)
     with stages.stage("load"):
         application = applications.load(name)
     with _output(folder) as draft:
-        with stages.stage("quantize"):
-            quantized = quantize_with_reference(
-                application.network, [application.calibration], Recipe(), application.name
-            )
-            graph = quantized.graph
-        with stages.stage("evaluate"):
-            real = float_outputs(application.network, application.tests)
-            integer = integer_outputs(graph, application.tests)
-            accuracy, sqnr = application.judge(real, integer), _sqnr(quantized, application.tests[:SQNR_IMAGES])
-            layers = summary.quantized_layers(histograms(quantized.choices, [application.tests]), quantized, sqnr)
+        found = _judged(application, images, stages)
         with stages.stage("generate"):
-            design = generate(graph, target, application.parallelism)
-        chosen = as_integers(graph, application.tests[: images or application.images])
-        simulation = simulate(design, chosen, draft, stages)
-        save(graph, draft / f"{graph.name}.safetensors")
+            design = generate(found.graph, target, found.parallelism)
+        simulation = simulate(design, found.vectors, draft, stages)
+        save(found.graph, draft / f"{found.graph.name}.safetensors")
         implementation = synthesize(design, draft, stages)
         result = summary.summarize(
             design,
@@ -108,16 +117,58 @@ def demo(
             implementation,
             application=name,
             wall_seconds=stages.seconds,
-            float_parameters=sum(p.numel() for p in application.network.parameters()),
-            accuracy=accuracy,
-            sqnr=sqnr,
-            quantized=layers,
-            recipe=dataclasses.asdict(quantized.choices.recipe),
+            float_parameters=found.float_parameters,
+            accuracy=found.accuracy,
+            sqnr=found.sqnr,
+            quantized=found.quantized,
+            recipe=found.recipe,
             command=f"bitfab demo {name}",
         )
         report.write_json(result, draft / "report.json")
-        report.write_html(result, application.show(real, integer), draft / "report.html")
+        report.write_html(result, found.pictures, draft / "report.html")
     return result
+
+
+def _judged(application: Application | LutApplication, images: int | None, stages: Stages) -> Judged:
+    if isinstance(application, LutApplication):
+        return _judge_luts(application, images, stages)
+    return _judge_quantized(application, images, stages)
+
+
+def _judge_quantized(application: Application, images: int | None, stages: Stages) -> Judged:
+    """A float network quantized, and both judged on the test images."""
+    network, tests = application.network, application.tests
+    with stages.stage("quantize"):
+        quantized = quantize_with_reference(network, [application.calibration], Recipe(), application.name)
+    with stages.stage("evaluate"):
+        real, integer = float_outputs(network, tests), integer_outputs(quantized.graph, tests)
+        sqnr = _sqnr(quantized, tests[:SQNR_IMAGES])
+        return Judged(
+            quantized.graph,
+            as_integers(quantized.graph, tests[: images or application.images]),
+            application.parallelism,
+            sum(p.numel() for p in network.parameters()),
+            application.judge(real, integer),
+            application.show(real, integer),
+            sqnr,
+            summary.quantized_layers(histograms(quantized.choices, [tests]), quantized, sqnr),
+            dataclasses.asdict(quantized.choices.recipe),
+        )
+
+
+def _judge_luts(application: LutApplication, images: int | None, stages: Stages) -> Judged:
+    """A LUT network and its float reference judged on the test samples."""
+    graph, tests, labels = application.graph, application.tests, application.labels
+    with stages.stage("evaluate"):
+        real = top1_accuracy(float_outputs(application.reference, tests.astype(np.float32)), labels)
+        integer = float((answers(graph, tests) == labels).mean())
+        return Judged(
+            graph,
+            as_integers(graph, tests[: images or application.frames]),
+            parallelism=0,
+            float_parameters=sum(p.numel() for p in application.reference.parameters()),
+            accuracy=report.Accuracy(report.Metric.ACCURACY, real, integer),
+        )
 
 
 def debug_application(
@@ -125,11 +176,13 @@ def debug_application(
 ) -> tuple[Diagnosis, str]:
     """`bitfab.debug` for a shipped application, judged as its demo is; and what its metric is called."""
     application = applications.load(name)
+    if isinstance(application, LutApplication):
+        raise BitfabError(f"{name}: a LUT network is integer from the start; debug a quantized network")
     real = float_outputs(application.network, application.tests)
 
     def metric(predict: Predict) -> float:
         batches = torch.from_numpy(application.tests).split(BATCH)
-        figure = application.judge(real, np.concatenate([predict(batch).numpy() for batch in batches])).int8
+        figure = application.judge(real, np.concatenate([predict(batch).numpy() for batch in batches])).integer
         assert figure is not None
         return figure
 

@@ -9,14 +9,18 @@ import torch
 from rich.progress import Progress
 
 from bitfab import zoo
-from bitfab.data import digits, qubit
+from bitfab.data import digits, pulses, qubit
 from bitfab.data.metrics import mask_scores, top1_accuracy
 from bitfab.errors import BitfabError
+from bitfab.lutnet.fit import answers
 from bitfab.zoo.train import Diagrams, Schedule, predict, train_qubit
 from bitfab.zoo.unet import UNet
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("qubit-447", 447), ("qubit", 20165), ("digits", 2770)])
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("qubit-447", 447), ("qubit", 20165), ("digits", 2770), ("pulses", 4194), ("jets", 4389), ("mnist", 25450)],
+)
 def test_parameter_counts(name: str, parameters: int) -> None:
     assert sum(p.numel() for p in zoo.load(name).parameters()) == parameters
 
@@ -34,7 +38,8 @@ def test_load_gives_eval_mode_finite_weights_and_the_stated_shapes(name: str) ->
     shape = zoo.NETWORKS[name].input_shape
     with torch.inference_mode():
         outputs = net(torch.zeros(2, *shape))
-    assert outputs.shape == ((2, 10) if name == "digits" else (2, *shape))
+    classes = {"digits": 10, "pulses": 2, "jets": 5, "mnist": 10}
+    assert outputs.shape == ((2, classes[name]) if name in classes else (2, *shape))
 
 
 @pytest.mark.parametrize("name", zoo.NETWORKS)
@@ -45,7 +50,7 @@ def test_weights_files_are_small_and_say_where_they_come_from(name: str) -> None
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(BitfabError, match=r"'qubits'; choose one of qubit-447, qubit, digits"):
+    with pytest.raises(BitfabError, match=r"'qubits'; choose one of qubit-447, qubit, digits, pulses, jets, mnist"):
         zoo.load("qubits")
 
 
@@ -71,6 +76,26 @@ def test_shipped_classifier_reaches_its_stated_accuracy() -> None:
     accuracy = top1_accuracy(predict(zoo.load("digits"), data.test_images), data.test_labels)
     assert accuracy >= 0.97
     assert accuracy == pytest.approx(zoo.provenance("digits")["test"]["top1_accuracy"], abs=0.003)
+
+
+def test_shipped_pulse_networks_reach_their_stated_accuracies() -> None:
+    frames, labels = pulses.generate(4000, pulses.SPLIT_SEEDS["test"])
+    stated = zoo.provenance("pulses")["test"]
+    real = top1_accuracy(predict(zoo.load("pulses"), frames.astype(np.float32)), labels)
+    assert real == pytest.approx(stated["top1_accuracy"], abs=0.015)
+    found = float((answers(zoo.load_graph("pulses"), frames) == labels).mean())
+    assert found == pytest.approx(stated["luts_top1_accuracy"], abs=0.015)
+
+
+def test_the_shipped_jet_networks_agree_and_the_graph_is_small() -> None:
+    graph, jets = zoo.load_graph("jets"), np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
+    assert answers(graph, jets).shape == (200,)
+    assert graph.inputs[0].shape == (16,) and zoo.graph_path("jets").stat().st_size < 60_000
+
+
+def test_unknown_lut_network_lists_the_known_ones() -> None:
+    with pytest.raises(BitfabError, match="'qubit'; choose one of pulses, jets, mnist"):
+        zoo.load_graph("qubit")
 
 
 def bright_lines(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

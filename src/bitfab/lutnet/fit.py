@@ -42,7 +42,8 @@ class LutRecipe:
     `tables` are the truth tables of each layer, the last a multiple of the classes (a genetic search from random
     networks takes equally many a layer, at most their sum); `levels` the bits of each feature's thermometer code, 0 for
     the feature's own bits; `step` what thresholds are multiples of; `read` the features to look at, by default all;
-    `bits` those of a real feature as an integer. `validation` is the share of the samples that
+    `bits` those of a real feature as an integer. `temperature` divides the counts that gradients see; the larger, the
+    less it fits few samples by heart. `validation` is the share of the samples that
     a search is judged by. With `unseen`, table entries that fewer samples read become don't-cares: networks get
     smaller, and answers may change.
     """
@@ -56,6 +57,7 @@ class LutRecipe:
     read: tuple[int, ...] | None = None
     bits: int = 8
     epochs: int = 20
+    temperature: float | None = None
     generations: int = 1000
     validation: float = 0.1
     unseen: int = 0
@@ -104,7 +106,7 @@ def train_luts(
     if recipe.method is Method.GENETIC:
         network = _searched(features, encoder, kept, held, classes, recipe, told, checkpoint)
     else:
-        settings = gradient.Settings(recipe.epochs, seed=recipe.seed)
+        settings = gradient.Settings(recipe.epochs, temperature=recipe.temperature, seed=recipe.seed)
         network = gradient.train(
             features, encoder, recipe.tables, *kept, classes, settings, recipe.fan_in, progress=told
         )

@@ -17,11 +17,15 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bitfab.data import digits, qubit
+from bitfab.data import digits, jets, mnist, pulses, qubit
 from bitfab.data.metrics import mask_scores, top1_accuracy
-from bitfab.zoo import METADATA_KEY, NETWORKS, weights_path
+from bitfab.ir.serialize import save
+from bitfab.lutnet.encode import Spacing
+from bitfab.lutnet.fit import LutRecipe, answers, train_luts
+from bitfab.zoo import LUT_NETWORKS, METADATA_KEY, NETWORKS, graph_path, weights_path
+from bitfab.zoo.mlp import Normalize
 
-__all__ = ["Schedule", "main", "predict", "train_digits", "train_qubit"]
+__all__ = ["Schedule", "main", "predict", "train_digits", "train_qubit", "train_reference"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Record = dict[str, Any]
@@ -51,6 +55,15 @@ SCHEDULES: Final = {
     "qubit-447": Schedule(epochs=15, learning_rate=0.02),
     "qubit": Schedule(epochs=20),
     "digits": Schedule(epochs=60),
+    "pulses": Schedule(epochs=30, batch=128),
+    "jets": Schedule(epochs=30, batch=128),
+    "mnist": Schedule(epochs=8, batch=128),
+}
+SAMPLES: Final = {"pulses": {"train": 40_000, "test": 10_000}, "jets": {"train": 8_000, "test": 4_000}}
+LUT_RECIPES: Final = {
+    # Before sample 2 lies the baseline, after sample 99 it has come back; even thresholds leave out a bit of seven.
+    "pulses": LutRecipe((200,), epochs=6, read=tuple(range(2, 100)), step=2),
+    "jets": LutRecipe((300,), temperature=8.0),
 }
 
 
@@ -74,6 +87,43 @@ def train_digits(net: nn.Module, schedule: Schedule, progress: Progress) -> Reco
     data = digits.load()
     _fit(net, data.train_images, data.train_labels, functional.cross_entropy, schedule, progress)
     return {"test": {"top1_accuracy": top1_accuracy(predict(net, data.test_images), data.test_labels)}}
+
+
+def train_reference(net: nn.Module, name: str, schedule: Schedule, progress: Progress) -> Record:
+    """Train a float MLP in place, and the LUT network beside it, which is saved; return both accuracies on test data.
+
+    A LUT network's float reference and the LUT network see the same generated samples.
+    """
+    (x, y), (test, truth) = (generated(name, split, progress) for split in ("train", "test"))
+    for module in net.modules():
+        if isinstance(module, Normalize):
+            module.fit(torch.from_numpy(x.astype(np.float32)), each=name == "jets")
+    _fit(net, x.astype(np.float32), y, functional.cross_entropy, schedule, progress)
+    graph = train_luts(x, y, LUT_RECIPES.get(name) or _ink_or_paper(x), name)
+    save(graph, graph_path(name))
+    score = top1_accuracy(predict(net, test.astype(np.float32)), truth)
+    return {"test": {"top1_accuracy": score, "luts_top1_accuracy": float((answers(graph, test) == truth).mean())}}
+
+
+def _ink_or_paper(x: NDArray[Any]) -> LutRecipe:
+    """For images: a pixel's top bit, which costs nothing, of all pixels that are ink in at least 1 % of the images."""
+    telling = np.flatnonzero((x >= 128).mean(axis=0) > 0.01)
+    return LutRecipe((400,), levels=1, spacing=Spacing.UNIFORM, step=128, read=tuple(telling.tolist()), epochs=4)
+
+
+def generated(name: str, split: str, progress: Progress) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Samples and labels of a split from the application's generator."""
+    if name == "mnist":
+        data = mnist.load()
+        images, labels = (
+            (data.train_images, data.train_labels) if split == "train" else (data.test_images, data.test_labels)
+        )
+        return images.reshape(len(images), -1), labels
+    count = SAMPLES[name][split]
+    if name == "pulses":
+        return pulses.generate(count, pulses.SPLIT_SEEDS[split])
+    task = progress.add_task(f"simulating jets, {split}", total=count)
+    return jets.generate(count, jets.SPLIT_SEEDS[split], lambda made: progress.update(task, completed=made))
 
 
 def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
@@ -151,6 +201,8 @@ def main() -> None:
     with Progress(*columns, console=console) as progress:
         if NETWORKS[name].dataset == "qubit":
             scores = train_qubit(net, schedule, Diagrams(), progress)
+        elif name in LUT_NETWORKS:
+            scores = train_reference(net, name, schedule, progress)
         else:
             scores = train_digits(net, schedule, progress)
     _save(net, {"network": name, **asdict(schedule), "torch": torch.__version__, **scores}, weights_path(name))
