@@ -19,12 +19,12 @@ from hypothesis.extra.numpy import arrays
 from bitfab.errors import BitfabError
 from bitfab.ir.ops import Compare, Lut, Popcount
 from bitfab.ir.run import run
-from bitfab.lutnet import LutNetwork, genetic, lower, pareto, thermometer
+from bitfab.lutnet import LutNetwork, equal_groups, genetic, lower, pareto, thermometer
 from bitfab.lutnet.checkpoint import Settings
 from bitfab.lutnet.fitness import loss, margins
 from bitfab.lutnet.genetic import Front
 from bitfab.lutnet.lut_space import Limits, around, looks_at, lut_space
-from bitfab.lutnet.packed import words_of_tables
+from bitfab.lutnet.packed import answers, words_of_tables
 from bitfab.lutnet.search_space import joined, size, take
 from tests.genetic_worker import FEATURES, SETTINGS, data, same, space
 
@@ -244,6 +244,17 @@ def test_refinement_takes_any_head_and_mixed_fan_in() -> None:
         space().genes_of(network)
     with pytest.raises(BitfabError, match="without layers"):
         around(dataclasses.replace(network, layers=()), data())
+
+
+def test_refinement_leaves_out_tables_that_none_reads() -> None:
+    x, _ = data()
+    rng, encoder = np.random.default_rng(5), thermometer(x, 7)
+    first = Lut(rng.integers(0, len(encoder.channel), (9, 4)), rng.integers(0, 2, (9, 16)))
+    second = Lut(np.array([[1, 4], [4, 7], [1, 1]]), rng.integers(0, 2, (3, 4)))
+    network = LutNetwork(FEATURES, encoder, (first, second), equal_groups(3, 3))
+    space, start = around(network, data())
+    assert space.widths == (3, 3)
+    np.testing.assert_array_equal(answers(space.to_network(start), x), answers(network, x))
 
 
 def test_limits_that_hold_no_network_name_the_smallest_that_would() -> None:

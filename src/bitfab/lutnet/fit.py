@@ -19,12 +19,12 @@ from bitfab.ir.passes.simplify_bits import simplify
 from bitfab.ir.run_fast import run_fast
 from bitfab.lutnet import genetic, gradient
 from bitfab.lutnet.encode import Spacing, fixed_point, integers, raw_bits, thermometer
-from bitfab.lutnet.lut_space import Limits, around, lut_space
+from bitfab.lutnet.lut_space import OBJECTIVES, Limits, around, lut_space
 from bitfab.lutnet.network import Features, LutNetwork, check_labels, lower
 
 Progress = Callable[[str, int, int], None]  # step, done, in all
 
-CHILDREN = 64  # of a generation, and as many survive
+POPULATION, CHILDREN, CROSSED = 32, 64, 0.4  # of a search, as measured best on pulses
 
 
 class Method(enum.StrEnum):
@@ -42,10 +42,11 @@ class LutRecipe:
     `tables` are the truth tables of each layer, the last a multiple of the classes (a genetic search from random
     networks takes equally many a layer, at most their sum); `levels` the bits of each feature's thermometer code, 0 for
     the feature's own bits; `step` what thresholds are multiples of; `read` the features to look at, by default all;
-    `bits` those of a real feature as an integer. `temperature` divides the counts that gradients see; the larger, the
-    less it fits few samples by heart. `validation` is the share of the samples that
-    a search is judged by. With `unseen`, table entries that fewer samples read become don't-cares: networks get
-    smaller, and answers may change.
+    `bits` those of a real feature as an integer. `temperature` divides the counts that gradients see: the larger, the
+    less is learned by heart. `objectives` are what a search minimises: the loss alone leads soonest to an accurate
+    network; with LUTs and depth there is a front, of which the most accurate is taken, judged by the share `validation`
+    of the samples. With `unseen`, table entries that fewer samples read become don't-cares: networks get smaller, and
+    answers may change.
     """
 
     tables: tuple[int, ...] = (300,)
@@ -59,6 +60,7 @@ class LutRecipe:
     epochs: int = 20
     temperature: float | None = None
     generations: int = 1000
+    objectives: tuple[str, ...] = OBJECTIVES[:1]
     validation: float = 0.1
     unseen: int = 0
     seed: int = 0
@@ -106,7 +108,9 @@ def train_luts(
     if recipe.method is Method.GENETIC:
         network = _searched(features, encoder, kept, held, classes, recipe, told, checkpoint)
     else:
-        settings = gradient.Settings(recipe.epochs, temperature=recipe.temperature, seed=recipe.seed)
+        settings = gradient.Settings(
+            recipe.epochs, temperature=recipe.temperature, learned=len(recipe.tables), seed=recipe.seed
+        )
         network = gradient.train(
             features, encoder, recipe.tables, *kept, classes, settings, recipe.fan_in, progress=told
         )
@@ -153,7 +157,7 @@ def _searched(
     checkpoint: Path | None,
 ) -> LutNetwork:
     limits = Limits(sum(recipe.tables), len(recipe.tables), recipe.fan_in)
-    space = lut_space(features, encoder, kept, limits, classes, validation=_some(held))
+    space = lut_space(features, encoder, kept, limits, classes, validation=_some(held), objectives=recipe.objectives)
     return _best(genetic.search(space, _settings(recipe), checkpoint=checkpoint, progress=_shown(recipe, told)))
 
 
@@ -165,7 +169,7 @@ def _refined(
     told: Progress,
     checkpoint: Path | None,
 ) -> LutNetwork:
-    space, start = around(network, kept, validation=_some(held))
+    space, start = around(network, kept, validation=_some(held), objectives=recipe.objectives)
     settings = replace(_settings(recipe), strength=(2.0, 1.0))
     return _best(genetic.search(space, settings, start=start, checkpoint=checkpoint, progress=_shown(recipe, told)))
 
@@ -175,7 +179,7 @@ def _best(front: genetic.Front[LutNetwork]) -> LutNetwork:
 
 
 def _settings(recipe: LutRecipe) -> genetic.Settings:
-    return genetic.Settings(CHILDREN, CHILDREN, recipe.generations, recipe.seed)
+    return genetic.Settings(POPULATION, CHILDREN, recipe.generations, recipe.seed, crossover=CROSSED)
 
 
 def _shown(recipe: LutRecipe, told: Progress) -> genetic.Progress:

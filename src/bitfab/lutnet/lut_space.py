@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -280,21 +280,27 @@ def lut_space(
 
 
 def around(
-    network: LutNetwork, data: Data, *, validation: Data | None = None, softness: float = 2.0
+    network: LutNetwork,
+    data: Data,
+    *,
+    validation: Data | None = None,
+    objectives: tuple[str, ...] = OBJECTIVES,
+    softness: float = 2.0,
 ) -> tuple[LutSpace, Genes]:
     """The networks of this one's widths, fan-in and encoder bits, and itself as the search's start.
 
-    They are ordered by the share of errors itself, the loss deciding between equals: what is left to do after training
-    by gradients. Raises BitfabError as `lut_space` does, and for a network that decides by a threshold or has no layer.
+    Tables that none reads, as learned wiring leaves many, are left out first: changes matter more often then. Networks
+    are ordered by the share of errors itself, the loss deciding between equals: what is left to do after training by
+    gradients. Raises BitfabError as `lut_space` does, and for a network that decides by a threshold or has no layer.
     """
-    layers = _with_head(network)
+    layers = _read(_with_head(network))
+    network = replace(network, layers=tuple(layers), head=equal_groups(len(layers[-1].table), network.classes))
     fan_in = max(layer.wiring.shape[1] for layer in layers)
     widths = tuple(len(layer.table) for layer in layers)
     training = _samples(network.features, network.encoder, data, network.classes)
     tested = None if validation is None else _samples(network.features, network.encoder, validation, network.classes)
-    space = LutSpace(
-        network.features, network.encoder, widths, fan_in, network.classes, training, tested, softness, exact=True
-    )
+    known = network.features, network.encoder, widths, fan_in, network.classes, training, tested, softness
+    space = LutSpace(*known, exact=True, objectives=objectives)
     return space, space.genes_of(network)
 
 
@@ -322,6 +328,16 @@ def _with_head(network: LutNetwork) -> list[Lut]:
     counted = network.head.wiring.reshape(-1)
     last = network.layers[-1]
     return [*network.layers[:-1], Lut(last.wiring[counted], last.table[counted])]
+
+
+def _read(layers: list[Lut]) -> list[Lut]:
+    """The layers without the tables that no later one reads."""
+    kept = [layers[-1]]
+    for layer in reversed(layers[:-1]):
+        used, renamed = np.unique(kept[0].wiring, return_inverse=True)
+        later = Lut(renamed.reshape(kept[0].wiring.shape), kept[0].table)
+        kept = [Lut(layer.wiring[used], layer.table[used]), later, *kept[1:]]
+    return kept
 
 
 def _widened(wiring: IntArray, table: IntArray, fan_in: int) -> tuple[IntArray, IntArray]:
