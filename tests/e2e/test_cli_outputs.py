@@ -141,7 +141,8 @@ def test_an_interrupt_of_the_real_process(run: Cli, graph: Path) -> None:
     """SIGINT while it works: exit code 130, no traceback, nothing left."""
     before = run.files()
     words = [sys.executable, "-c", "from bitfab.cli import main; main()", "build", graph, "-o", "made/design"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
+    heard = ["env", "--default-signal=INT"]  # a shell's job in the background inherits that interrupts are ignored
+    process = subprocess.Popen([*heard, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
     assert process.stdout is not None
     started = time.monotonic()
     while not (run.folder / "made").exists() and time.monotonic() - started < 60:
