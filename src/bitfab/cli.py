@@ -224,6 +224,7 @@ def train(
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where a search is kept, and goes on from.")
     ] = None,
+    workers: Annotated[int, typer.Option(help="Processes of a search; the result is the same.", min=1)] = 1,
 ) -> None:
     """Train a LUT network: no multiplier, an answer in nanoseconds."""
     from bitfab import inputs
@@ -246,7 +247,7 @@ def train(
     )
     file, (samples, labels) = inputs.graph_file(output), inputs.labelled(data)
     with Steps() as steps:
-        graph = train_luts(samples, labels, recipe, file.stem, steps.update, checkpoint)
+        graph = train_luts(samples, labels, recipe, file.stem, steps.update, checkpoint, workers)
         save(graph, file)
     right = float((answers(graph, samples) == labels).mean())
     say(f"{file}: {right:.2%} of the {len(samples)} samples it was trained on; judge it on others")

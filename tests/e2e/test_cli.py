@@ -263,6 +263,7 @@ def test_missing_packages(run: Cli, graph: Path, package: str, command: str) -> 
     [
         ("simcats", "qubit", 'pip install "bitfab[qubit]"'),
         ("sklearn.datasets", "digits", 'pip install "bitfab[digits]"'),
+        ("pythia8mc", "jets", 'pip install "bitfab[jets]"'),
     ],
 )
 def test_missing_extras(run: Cli, package: str, application: str, command: str) -> None:

@@ -49,6 +49,15 @@ def test_search_from_random_and_around_a_trained_network(run: Cli, data: Path) -
         assert "networks in the front" in out
 
 
+def test_processes_give_the_same_file(run: Cli, data: Path) -> None:
+    for name, workers in (("net", "1"), ("more", "2")):
+        options = (*OPTIONS, "--method", "genetic", "--generations", "2", "--workers", workers)
+        run.good("train", data, "-o", f"{name}.safetensors", *options)
+    assert load(Path("net.safetensors")).nodes[1].op.table.tobytes() == (
+        load(Path("more.safetensors")).nodes[1].op.table.tobytes()
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

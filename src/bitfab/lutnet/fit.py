@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from bitfab.lutnet.lut_space import OBJECTIVES, Limits, around, lut_space
 from bitfab.lutnet.network import Features, LutNetwork, check_labels, lower
 
 Progress = Callable[[str, int, int], None]  # step, done, in all
+Search = Callable[..., genetic.Front[LutNetwork]]  # `genetic.search`, its files, progress and processes settled
 
 POPULATION, CHILDREN, CROSSED = 32, 64, 0.4  # of a search, as measured best on pulses
 
@@ -84,6 +86,7 @@ def train_luts(
     name: str = "lutnet",
     progress: Progress | None = None,
     checkpoint: Path | None = None,
+    workers: int = 1,
 ) -> Graph:
     """A LUT network that tells the labels from the samples, as an integer graph without what is dead or double.
 
@@ -94,6 +97,7 @@ def train_luts(
         name: of the graph.
         progress: called as (step, done, in all).
         checkpoint: a file that a genetic search writes now and then, and goes on from where it exists.
+        workers: processes that a genetic search evaluates in; the result is the same for any number.
 
     Raises:
         BitfabError: samples, labels or a recipe that do not fit; a constant feature; a budget too small, with the
@@ -105,8 +109,9 @@ def train_luts(
     encoder = _encoder(x, features, recipe)
     shown = _split(len(x), recipe)
     kept, held = (x[shown], labels[shown]), (x[~shown], labels[~shown])
+    search = partial(genetic.search, checkpoint=checkpoint, progress=_shown(recipe, told), workers=workers)
     if recipe.method is Method.GENETIC:
-        network = _searched(features, encoder, kept, held, classes, recipe, told, checkpoint)
+        network = _searched(features, encoder, kept, held, classes, recipe, search)
     else:
         settings = gradient.Settings(
             recipe.epochs, temperature=recipe.temperature, learned=len(recipe.tables), seed=recipe.seed
@@ -115,7 +120,7 @@ def train_luts(
             features, encoder, recipe.tables, *kept, classes, settings, recipe.fan_in, progress=told
         )
         if recipe.method is Method.BOTH:
-            network = _refined(network, kept, held, recipe, told, checkpoint)
+            network = _refined(network, kept, held, recipe, search)
     graph = simplify(lower(network, name))
     return simplify(exploit_unseen(graph, kept[0], least_visits=recipe.unseen)) if recipe.unseen else graph
 
@@ -153,12 +158,11 @@ def _searched(
     held: tuple[IntArray, IntArray],
     classes: int,
     recipe: LutRecipe,
-    told: Progress,
-    checkpoint: Path | None,
+    search: Search,
 ) -> LutNetwork:
     limits = Limits(sum(recipe.tables), len(recipe.tables), recipe.fan_in)
     space = lut_space(features, encoder, kept, limits, classes, validation=_some(held), objectives=recipe.objectives)
-    return _best(genetic.search(space, _settings(recipe), checkpoint=checkpoint, progress=_shown(recipe, told)))
+    return _best(search(space, _settings(recipe)))
 
 
 def _refined(
@@ -166,12 +170,11 @@ def _refined(
     kept: tuple[IntArray, IntArray],
     held: tuple[IntArray, IntArray],
     recipe: LutRecipe,
-    told: Progress,
-    checkpoint: Path | None,
+    search: Search,
 ) -> LutNetwork:
     space, start = around(network, kept, validation=_some(held), objectives=recipe.objectives)
     settings = replace(_settings(recipe), strength=(2.0, 1.0))
-    return _best(genetic.search(space, settings, start=start, checkpoint=checkpoint, progress=_shown(recipe, told)))
+    return _best(search(space, settings, start=start))
 
 
 def _best(front: genetic.Front[LutNetwork]) -> LutNetwork:
