@@ -50,7 +50,10 @@ def plotted(points: Sequence[Point]) -> str:
         _panels(task, [point for point in points if point.task == task], 30 + i * PANEL[1])
         for i, task in enumerate(tasks)
     ]
-    note = "green: bitfab, Yosys and nextpnr, ecp5-85k (LUTs by synth_xilinx); grey: the papers', other parts and tools"
+    note = (
+        "green: bitfab, Yosys and nextpnr, ecp5-85k (LUTs by synth_xilinx); "
+        "grey: the papers', other parts and tools, for jets an easier set of data"
+    )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif"'
         f' font-size="11"><rect width="{width}" height="{height}" fill="white"/><text x="10" y="18">{note}</text>'
