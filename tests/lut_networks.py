@@ -7,10 +7,12 @@ from bitfab.ir.graph import Graph
 from bitfab.ir.ops import Bits, Compare, Lut, Popcount
 from bitfab.lutnet.network import Features, LutNetwork, lower
 
+INT5 = IntType(5, signed=True)
+
 
 def lut_network(
     features: int = 6,
-    type: IntType = IntType(5, signed=True),  # noqa: B008
+    type: IntType = INT5,
     bits: int = 24,
     layers: tuple[int, ...] = (20, 12),
     classes: int = 3,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import importlib
-import math
 import os
 import re
 import sys
@@ -18,7 +17,6 @@ from typing import IO, TypeVar
 import numpy as np
 import safetensors
 import safetensors.torch
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import nn
 
@@ -28,16 +26,13 @@ from bitfab.errors import BitfabError
 from bitfab.hw.design import Folding
 from bitfab.ir.graph import Graph
 
-MAX_BYTES = 1 << 31  # of an array: calibration takes hundreds of inputs, and a small archive can unpack to terabytes
-_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-
 _Choice = TypeVar("_Choice", bound=enum.StrEnum)
 
 
 def array(path: Path) -> NDArray[np.generic]:
     """The array of a .npy file, or of a .npz file that holds one: (N, C, H, W) or (N, F), integers or finite reals.
 
-    Wider reals become float32. Raises BitfabError where the file is missing, damaged, larger than MAX_BYTES, claims
+    Wider reals become float32. Raises BitfabError where the file is missing, damaged, larger than npz.MAX_BYTES, claims
     more than it holds, or holds anything else.
     """
     loaded = _loaded(path)
@@ -153,7 +148,7 @@ def _loaded(path: Path) -> NDArray[np.generic]:
         with path.open("rb") as file:
             zipped = zipfile.is_zipfile(file)
             file.seek(0)
-            return _unzipped(file) if zipped else _array(file, path.stat().st_size)
+            return _unzipped(file) if zipped else npz.array(file, path.stat().st_size)
     except FileNotFoundError:
         raise BitfabError(f"{path}: no such file; give a .npy or .npz file") from None
     except BitfabError as error:
@@ -170,24 +165,7 @@ def _unzipped(file: IO[bytes]) -> NDArray[np.generic]:
             names = ", ".join(member.filename.removesuffix(".npy") for member in members[:8]) or "none"
             raise BitfabError(f"holds {len(members)} arrays ({names}); save the one wanted by itself")
         with archive.open(members[0]) as member:
-            return _array(member, members[0].file_size)
-
-
-def _array(file: IO[bytes], size: int) -> NDArray[np.generic]:
-    """The array of a .npy of `size` bytes, read once its header is known to promise no more than these."""
-    if size > MAX_BYTES:
-        raise BitfabError(f"holds {size:,} bytes, at most {MAX_BYTES:,} are read; give fewer inputs")
-    read_header = _HEADERS.get(npy.read_magic(file))
-    if read_header is None:
-        raise BitfabError("is of an unknown .npy version; save it with numpy.save")
-    shape, _, dtype = read_header(file)
-    if dtype.kind not in "iuf":
-        kind = "Python objects" if dtype.hasobject else str(dtype)
-        raise BitfabError(f"holds {kind}; give integers or real numbers")
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > size - file.tell():
-        raise BitfabError(f"is truncated or damaged: no {str(shape)[:60]} of {dtype} in {size:,} bytes; save it again")
-    file.seek(0)
-    return npy.read_array(file, allow_pickle=False)
+            return npz.array(member, members[0].file_size)
 
 
 def _remedy(name: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bitfab.data import pulses
+from bitfab.data import npz, pulses
 from bitfab.ir.serialize import load
 from bitfab.tools import ghdl
 from bitfab.tools.process import MissingToolError
@@ -83,13 +83,18 @@ def test_options_of_train(run: Cli, data: Path, options: list[str], reason: str)
         ({"y": np.zeros(600, int)}, "all are of one class"),
         ({"x": np.full((600, 4), np.nan)}, "x holds NaN or infinite values"),
         ({"x": np.zeros((600, 4, 4))}, "give samples (N, features)"),
-        ({"x": np.array([{}] * 600)}, "unreadable"),
+        ({"x": np.array([{}] * 600)}, "holds Python objects"),
     ],
 )
 def test_data_that_trains_nothing(run: Cli, frames: dict[str, np.ndarray], change: dict, reason: str) -> None:
     arrays = {name: array for name, array in (frames | change).items() if array is not None}
     np.savez("bad.npz", **arrays)
     assert reason in run.refuse("train", "bad.npz", "-o", "net.safetensors", *OPTIONS[:2])
+
+
+def test_samples_that_unpack_to_too_much(run: Cli, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(npz, "MAX_BYTES", 1 << 10)
+    assert "frames.npz: holds 76,928 bytes, at most 1,024 are read" in run.refuse("train", data, "-o", "n.safetensors")
 
 
 def test_style_and_language_that_do_not_fit(run: Cli, graph: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from bitfab import inputs
+from bitfab.data import npz
 from bitfab.errors import BitfabError
 from bitfab.hw.design import Folding
 
@@ -149,7 +150,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_archive_that_would_unpack_to_gigabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(npz, "MAX_BYTES", 1 << 20)
     path = tmp_path / "x.npz"
     np.savez_compressed(path, x=np.zeros((1 << 10, 1 << 10), np.float32))
     assert path.stat().st_size < 1 << 13

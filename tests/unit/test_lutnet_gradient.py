@@ -148,5 +148,5 @@ def test_bad_input_is_told_in_one_line(changes: dict[str, object], told: str) ->
         "settings": QUICK,
     }
     with pytest.raises(BitfabError) as failure:
-        train(**(arguments | changes))  # type: ignore[arg-type]
+        train(**(arguments | changes))
     assert told in str(failure.value) and "\n" not in str(failure.value)

@@ -35,9 +35,9 @@ def test_a_shorter_set_is_a_prefix_of_a_longer_one(generated: tuple[np.ndarray, 
 def test_global_random_state_plays_no_part() -> None:
     np.random.seed(1)
     first = pulses.generate(10, 7)[0]
-    state = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
+    state = np.random.get_state()[1].copy()
     assert np.array_equal(first, pulses.generate(10, 7)[0])
-    assert np.array_equal(state, np.random.get_state()[1])  # type: ignore[index, arg-type]
+    assert np.array_equal(state, np.random.get_state()[1])
 
 
 def test_lone_pulses_rise_at_once_and_decay_exponentially(generated: tuple[np.ndarray, np.ndarray]) -> None:
@@ -105,7 +105,7 @@ FRAMES, LABELS = np.zeros((4, 128), np.uint8), np.zeros(4, np.int64)
         ({"x": FRAMES, "y": LABELS.astype(float)}, "y is float64"),
         ({"x": FRAMES, "y": LABELS + 2}, "y holds the label 2: there are 2 classes"),
         ({"x": FRAMES, "y": LABELS - 1}, "y holds the label -1"),
-        ({"x": np.array([{}], object), "y": LABELS}, "unreadable"),
+        ({"x": np.array([{}], object), "y": LABELS}, "holds Python objects"),
     ],
 )
 def test_load_refuses_other_arrays(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
