@@ -124,6 +124,28 @@ def test_convolutions_at_their_limits(case: int, int8: bool, monkeypatch: pytest
     assert_equal(graph, *batch(graph, case, size=5))
 
 
+WINDOWS: list[tuple[tuple[int, int, int], Conv2d]] = [  # where oneDNN's int8 kernels give wrong sums, or crash
+    (shape, Conv2d(np.random.default_rng(0).integers(-127, 128, weight), np.arange(weight[0]), *geometry))
+    for shape, weight, geometry in (
+        ((2, 4, 4), (6, 1, 3, 4), ((1, 3), (1, 0, 2, 0), (2, 1), 2)),  # one output column, columns strided
+        ((1, 6, 4), (16, 1, 2, 3), ((1, 2), (1, 0, 1, 0), (1, 1), 1)),
+        ((24, 3, 3), (48, 1, 1, 2), ((1, 3), (0, 0, 0, 0), (2, 1), 24)),
+        ((32, 5, 1), (2, 32, 4, 2), ((2, 1), (1, 1, 1, 1), (1, 2), 1)),  # both taps of a row beside the image
+        ((48, 4, 2), (12, 24, 2, 2), ((1, 1), (0, 1, 0, 1), (1, 3), 2)),
+        ((16, 7, 6), (16, 1, 1, 4), ((2, 1), (2, 0, 2, 0), (1, 1), 16)),  # rows wholly in the padding
+        ((5, 1, 11), (15, 1, 2, 3), ((1, 3), (1, 1, 1, 1), (2, 1), 5)),
+    )
+]
+
+
+@pytest.mark.parametrize("case", range(len(WINDOWS)))
+@pytest.mark.parametrize("pad_value", [0, 255])
+def test_convolutions_at_the_edge_of_the_image(case: int, pad_value: int) -> None:
+    shape, op = WINDOWS[case]
+    graph = single(replace(op, pad_value=pad_value), shape, IntType(8, signed=False))
+    assert_equal(graph, *batch(graph, case))
+
+
 def test_a_transposed_convolution_cropped_beyond_its_pixels() -> None:
     op = ConvTranspose2d(np.array([[[[3]]]]), np.array([5]), padding=(0, 2, 0, -2), pad_value=-7)
     assert_equal(single(op, (1, 1, 1), IntType(8, signed=True)), np.array([[[[9]]]]))

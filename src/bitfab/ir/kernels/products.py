@@ -27,17 +27,25 @@ def conv2d(op: Conv2d, inputs: Sequence[Value], output: Value) -> Kernel:
     bias = op.bias.astype(np.int64) + zero * weight.sum(axis=(1, 2, 3))
     largest = max(abs(x.low - zero), abs(x.high - zero))
     dtype = exact_float(int((np.abs(weight).sum(axis=(1, 2, 3)) * largest + np.abs(bias)).max()))
-    symmetric = (top, left) == (bottom, right)
-    inner = replace(op, padding=op.padding if symmetric else (0, 0, 0, 0))
-    if _fits_int8(weight, bias, x, zero) and target.dtype == torch.float32 and int8_is_exact():
+    inside = (top, left) == (bottom, right) and _every_window_sees_a_pixel(op, x.shape[1:])
+    inner = op if inside else replace(op, padding=(0, 0, 0, 0))
+    one_column = output.shape[2] == 1 and op.stride[1] > 1  # oneDNN's int8 kernels read beyond the image there
+    fits = _fits_int8(weight, bias, x, zero) and target.dtype == torch.float32 and not one_column
+    if fits and int8_is_exact():
         convolve = _int8_convolution(inner, bias, zero - source.offset)
     elif dtype is not None:
         convolve = _float_convolution(inner, bias, zero - source.offset, dtype)
     else:
         return by_definition(op, inputs, output)
-    if symmetric:
+    if inside:
         return lambda t: target.store(convolve(t))
     return lambda t: target.store(convolve(padded(t, op.padding, zero - source.offset)))
+
+
+def _every_window_sees_a_pixel(op: Conv2d, size: Sequence[int]) -> bool:
+    """Whether no window lies wholly in the padding: oneDNN's int8 kernels read beyond the image for those."""
+    axes = zip(size, op.padding[:2], op.dilation, op.weight.shape[2:], strict=True)
+    return all(dilation <= pixels and pad <= dilation * (taps - 1) for pixels, pad, dilation, taps in axes)
 
 
 def _fits_int8(weight: IntArray, bias: IntArray, x: Value, zero: int) -> bool:
