@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from bitfab.errors import BitfabError
+from bitfab.hw.render_vhdl import library
 from bitfab.tools import ghdl, verilator
 from bitfab.tools.process import MissingToolError
 
@@ -35,18 +36,19 @@ def main() -> int:
 
 
 def lint_vhdl() -> int:
-    """How many VHDL files have warnings; each is analysed by itself."""
-    sources, failures = sorted(LIBRARY.glob("*/bf_*.vhd")), 0
-    for source in sources:
+    """How many VHDL files have warnings; each is analysed behind those it uses."""
+    files, failures = sorted(LIBRARY.glob("*/bf_*.vhd")), 0
+    paths = {path.name: path for path in files}
+    for file in files:
         try:
-            ghdl.analyse([source])
+            ghdl.analyse([paths[name] for name in library([file.stem.removeprefix("bf_")])])
         except MissingToolError as error:
             print(f"VHDL files not linted: {error}")
             return 0
         except BitfabError as error:
             print(error)
             failures += 1
-    print(f"{len(sources)} VHDL files linted, {failures} with warnings")
+    print(f"{len(files)} VHDL files linted, {failures} with warnings")
     return failures
 
 

@@ -32,9 +32,11 @@ from bitfab.ir.ops import (
     Popcount,
     Requantize,
     Reshape,
+    Slice,
     SumPool2d,
     Table,
     Threshold,
+    Transpose,
     Upsample,
 )
 
@@ -53,11 +55,13 @@ def types(max_bits: int = 8, bipolar: bool = True) -> st.SearchStrategy[IntType]
 
 
 @st.composite
-def graphs(draw: Draw, ops: Sequence[type] = ALL_OPS, max_nodes: int = 6, max_size: int = 7) -> Graph:
+def graphs(
+    draw: Draw, ops: Sequence[type] = ALL_OPS, max_nodes: int = 6, max_size: int = 7, any_axis: bool = True
+) -> Graph:
     """A graph of one or two inputs and up to about `max_nodes` nodes of the kinds `ops` (and Requantize).
 
     Images are at most `max_size` x `max_size` with up to 5 channels at the input. Every value that no node reads is an
-    output.
+    output. Without `any_axis` concats are along the channels alone, as streaming hardware has them.
     """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     builder = Builder("random_graph")
@@ -71,7 +75,7 @@ def graphs(draw: Draw, ops: Sequence[type] = ALL_OPS, max_nodes: int = 6, max_si
     for _ in range(draw(st.integers(1, max_nodes))):
         kind, name = draw(st.sampled_from(list(ops))), draw(st.sampled_from(names))
         try:
-            added = _add_node(draw, rng, builder, kind, name, names)
+            added = _add_node(draw, rng, builder, kind, name, names, any_axis)
             names.append(_narrowed(draw, rng, builder, added))
         except BitfabError:
             continue  # this operation does not fit this value
@@ -126,7 +130,7 @@ def _narrowed(draw: Draw, rng: np.random.Generator, builder: Builder, name: str)
 
 
 def _add_node(
-    draw: Draw, rng: np.random.Generator, builder: Builder, kind: type, name: str, names: Sequence[str]
+    draw: Draw, rng: np.random.Generator, builder: Builder, kind: type, name: str, names: Sequence[str], any_axis: bool
 ) -> str:
     value = builder.value(name)
     inputs = (name,)
@@ -140,7 +144,8 @@ def _add_node(
         value = builder.value(builder.add("encoded", _compare(draw, rng, value), value.name))
     if kind in (Compare, Bits, Lut, Popcount):
         inputs = (value.name,)
-    return builder.add(kind.__name__.lower(), _op(draw, rng, kind, value), inputs)
+    op = Concat() if kind is Concat and not any_axis else _op(draw, rng, kind, value)
+    return builder.add(kind.__name__.lower(), op, inputs)
 
 
 def _op(draw: Draw, rng: np.random.Generator, kind: type, value: Value) -> Op:
@@ -153,7 +158,7 @@ def _op(draw: Draw, rng: np.random.Generator, kind: type, value: Value) -> Op:
         ),
         Threshold: threshold,
         Add: lambda *_: Add(),
-        Concat: lambda *_: Concat(),
+        Concat: lambda draw, _, value: Concat(draw(st.integers(0, len(value.shape) - 1))),
         MaxPool2d: lambda draw, _, value: MaxPool2d(*_window(draw)),
         SumPool2d: lambda draw, _, value: SumPool2d(*_window(draw), _pad_value(draw, value)),
         Upsample: lambda draw, *_: Upsample((draw(st.integers(1, 3)), draw(st.integers(1, 3)))),
@@ -163,6 +168,8 @@ def _op(draw: Draw, rng: np.random.Generator, kind: type, value: Value) -> Op:
         Lut: _lut,
         Popcount: lambda draw, rng, value: Popcount(_wiring(rng, value, _pair(draw, 5))),
         Reshape: lambda draw, _, value: Reshape(_reshaped(draw, value)),
+        Transpose: lambda draw, _, value: Transpose(tuple(draw(st.permutations(range(len(value.shape)))))),
+        Slice: _slice,
         Argmax: lambda *_: Argmax(),
     }
     return makers[kind](draw, rng, value)
@@ -233,6 +240,12 @@ def _bits(draw: Draw, rng: np.random.Generator, value: Value) -> Bits:
 def _lut(draw: Draw, rng: np.random.Generator, value: Value) -> Lut:
     wiring = _wiring(rng, value, (draw(st.integers(1, 8)), draw(st.integers(1, 6))))
     return Lut(wiring, rng.integers(0, 2, (len(wiring), 1 << wiring.shape[1])))
+
+
+def _slice(draw: Draw, rng: np.random.Generator, value: Value) -> Slice:
+    axis = draw(st.integers(0, len(value.shape) - 1))
+    start = draw(st.integers(0, value.shape[axis] - 1))
+    return Slice(axis, start, draw(st.integers(start + 1, value.shape[axis])), draw(st.integers(1, 3)))
 
 
 def _reshaped(draw: Draw, value: Value) -> tuple[int, ...]:

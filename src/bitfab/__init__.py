@@ -4,9 +4,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bitfab.export import export_onnx, export_tables
     from bitfab.flow import as_integers, build, demo
+    from bitfab.frontend.onnx import load_onnx
+    from bitfab.frontend.onnx_quantized import load_quantized_onnx
+    from bitfab.frontend.tflite import load_tflite
+    from bitfab.frontend.tflite_quantized import load_quantized_tflite
     from bitfab.frontend.torch import capture
     from bitfab.hw import Folding, Target, generate
+    from bitfab.hw.cost import estimate
+    from bitfab.hw.fit import fit
     from bitfab.ir.run import run, trace
     from bitfab.ir.run_fast import run_fast
     from bitfab.ir.serialize import load, save
@@ -26,6 +33,7 @@ if TYPE_CHECKING:
         quantize_without_data,
         train,
     )
+    from bitfab.quant.mixed import quantize_mixed
     from bitfab.quant.mixed_precision import choose_bits
 
 __all__ = [
@@ -42,13 +50,22 @@ __all__ = [
     "choose_bits",
     "debug",
     "demo",
+    "estimate",
+    "export_onnx",
+    "export_tables",
+    "fit",
     "freeze_batch_norm",
     "generate",
     "load",
+    "load_onnx",
+    "load_quantized_onnx",
+    "load_quantized_tflite",
+    "load_tflite",
     "lower",
     "prepare",
     "quantize",
     "quantize_dynamic",
+    "quantize_mixed",
     "quantize_weight_only",
     "quantize_without_data",
     "run",
@@ -74,13 +91,22 @@ _LAZY = {
     "choose_bits": "bitfab.quant.mixed_precision",
     "debug": "bitfab.quant",
     "demo": "bitfab.flow",
+    "estimate": "bitfab.hw.cost",
+    "export_onnx": "bitfab.export",
+    "export_tables": "bitfab.export",
+    "fit": "bitfab.hw.fit",
     "freeze_batch_norm": "bitfab.quant",
     "generate": "bitfab.hw",
     "load": "bitfab.ir.serialize",
+    "load_onnx": "bitfab.frontend.onnx",
+    "load_quantized_onnx": "bitfab.frontend.onnx_quantized",
+    "load_quantized_tflite": "bitfab.frontend.tflite_quantized",
+    "load_tflite": "bitfab.frontend.tflite",
     "lower": "bitfab.quant",
     "prepare": "bitfab.quant",
     "quantize": "bitfab.quant",
     "quantize_dynamic": "bitfab.quant",
+    "quantize_mixed": "bitfab.quant.mixed",
     "quantize_weight_only": "bitfab.quant",
     "quantize_without_data": "bitfab.quant",
     "run": "bitfab.ir.run",

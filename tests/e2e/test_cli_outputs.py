@@ -18,8 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from bitfab import backend, flow
-from bitfab.tools import nextpnr
+from bitfab import backend, flow, parts
 from bitfab.tools.process import ToolError
 from tests.cli_runner import Cli, without_package
 
@@ -126,9 +125,9 @@ def test_build_without_place_and_route(run: Cli, graph: Path, monkeypatch: pytes
     assert {path.name for path in Path("made").iterdir()} == {"design"}
     assert {layer["name"]: layer["pe"] for layer in report["layers"]}["layer_0"] == 2
 
-    small = dataclasses.replace(nextpnr.PARTS["ecp5-25k"].available, lut=9)
-    part = dataclasses.replace(nextpnr.PARTS["ecp5-25k"], available=small)
-    monkeypatch.setattr(nextpnr, "PARTS", {"ecp5-25k": part, "ecp5-45k": nextpnr.PARTS["ecp5-45k"]})
+    small = dataclasses.replace(parts.PARTS["ecp5-25k"].available, lut=9)
+    part = dataclasses.replace(parts.PARTS["ecp5-25k"], available=small)
+    monkeypatch.setattr(parts, "PARTS", {"ecp5-25k": part, "ecp5-45k": parts.PARTS["ecp5-45k"]})
 
     def copy_of_the_first(_: object, top: str, folder: Path) -> Path:  # the same design: no need to compile it again
         return Path(shutil.copytree("made/design/sim/obj", folder)) / f"sim_{top}"

@@ -111,10 +111,10 @@ def simulate(
         if not any(_same_instance(case, other) for other in instances):
             instances.append(case)
     for number, case in enumerate(instances):
-        for file, words in _files(number, case).items():
+        for file, words in files_of(number, case).items():
             (directory / file).write_text(words.mem())
     top = directory / "tb.sv"
-    top.write_text(_testbench(module, instances, _enough_cycles(cases) if cycles is None else cycles))
+    top.write_text(_testbench(module, instances, enough_cycles(cases) if cycles is None else cycles))
     everything = [*sources, *sorted((RTL / "sim").glob("*.sv")), top]
     simulator = verilator.build(everything, "tb", directory, optimize=False, time_limit=time_limit)
     printed = {
@@ -124,7 +124,7 @@ def simulate(
     results = {}
     for case in cases:
         number = next(number for number, other in enumerate(instances) if _same_instance(case, other))
-        results[case.name] = _result(number, case, printed[case.idle, case.stall])
+        results[case.name] = result_of(number, case, printed[case.idle, case.stall])
     return results
 
 
@@ -138,7 +138,7 @@ def _same_instance(case: Case, other: Case) -> bool:
     return replace(case, name="", idle=0, stall=0, seed=0) == replace(other, name="", idle=0, stall=0, seed=0)
 
 
-def _files(number: int, case: Case) -> dict[str, Words]:
+def files_of(number: int, case: Case) -> dict[str, Words]:
     """File name to contents of all the case's vectors and memories."""
     groups = {"in": case.inputs, "out": case.outputs, "mem": case.memories}
     return {
@@ -146,7 +146,7 @@ def _files(number: int, case: Case) -> dict[str, Words]:
     }
 
 
-def _enough_cycles(cases: Sequence[Case]) -> int:
+def enough_cycles(cases: Sequence[Case]) -> int:
     """Words times a generous factor for idling, stalling and latency; per case, since they run side by side."""
 
     def needed(case: Case) -> int:
@@ -264,7 +264,8 @@ endmodule
 """
 
 
-def _result(number: int, case: Case, lines: Sequence[str]) -> Result:
+def result_of(number: int, case: Case, lines: Sequence[str]) -> Result:
+    """What the testbench printed of a case."""
     fields = next(line.split()[2:] for line in lines if line.startswith(f"CASE {number} "))
     count, mismatches, cycles, drained = (int(text) for text in fields)
     probes = {line.split()[2]: int(line.split()[3]) for line in lines if line.startswith(f"PROBE {number} ")}

@@ -71,7 +71,24 @@ def _vector_operations(self: nn.Module, x: Tensor) -> Tensor:
     return x.sigmoid().clamp(min=0)
 
 
+def _layout_operations(self: nn.Module, x: Tensor) -> Tensor:
+    """What moves values: every other pixel, chunks, one row, axes swapped, shuffled pixels, windows that overhang."""
+    a, b, c = x[:, :, ::2, 1:7].chunk(3, dim=1)
+    y = torch.cat([c, a, b], dim=-1).transpose(2, 3)
+    y = F.pixel_shuffle(F.pixel_unshuffle(y.permute(0, 2, 3, 1).reshape(-1, 1, 18, 4), 2), 2)
+    first, second = F.max_pool2d(y, 3, 2, ceil_mode=True)[:, 0].split([8, 1], dim=-2)
+    return torch.cat([second, first], 1)
+
+
+def _constants(self: nn.Module, x: Tensor) -> Tensor:
+    """Sums and products with constants, before and behind layers; functions of one value in several calls."""
+    y = self.conv((x - self.mean) / 0.5) * 2 + torch.arange(4.0).reshape(4, 1, 1)
+    y = y * torch.sigmoid(y) + (1 - y.abs().sqrt()) * 0.5
+    return F.prelu(self.up(-y), torch.tensor([0.1])) - 3
+
+
 NETS: dict[str, Callable[[], nn.Module]] = {
+    "layout": lambda: Lambda(_layout_operations),
     "blocks": lambda: nn.Sequential(Block(), Block()),
     "image": lambda: Lambda(_image_operations, up=nn.ConvTranspose2d(3, 3, 3, 2, 1, output_padding=1)),
     "vector": lambda: Lambda(
@@ -86,6 +103,33 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "double": lambda: Lambda(lambda _, x: x + x),
     "plain_norm": lambda: nn.BatchNorm2d(3, affine=False),
 }
+
+
+def _with_constants() -> nn.Module:
+    net = Lambda(_constants, conv=nn.Conv2d(3, 4, 3), up=nn.ConvTranspose2d(4, 4, 2, 2, groups=2))
+    net.register_buffer("mean", torch.tensor([0.1, 0.2, 0.3]).reshape(3, 1, 1))
+    return net
+
+
+@pytest.mark.parametrize(
+    ("make", "kinds"),
+    [
+        (_with_constants, [*["Conv2d"] * 2, "SiLU", "Pointwise", "Conv2d", "ConvTranspose2d", "LeakyReLU", "Conv2d"]),
+        (
+            lambda: nn.Sequential(Lambda(lambda _, x: x.flatten(2).transpose(1, 2)), nn.Linear(3, 4), nn.ReLU()),
+            ["Conv2d", "ReLU"],
+        ),
+    ],
+    ids=["constants", "rows"],
+)
+def test_what_is_computed_otherwise_is_equal_up_to_rounding(make: Callable[[], nn.Module], kinds: list[str]) -> None:
+    """Constants go into the layers before, functions of one value are one module, dense layers of rows convolve."""
+    net = _randomized(make())
+    normal = capture(net, torch.randn(1, 3, 8, 8))
+    x = torch.randn(3, 3, 8, 8)
+    torch.testing.assert_close(normal(x), net(x), rtol=1e-4, atol=1e-5)
+    modules = (normal.get_submodule(str(n.target)) for n in normal.graph.nodes if n.op == "call_module")
+    assert [type(module).__name__ for module in modules] == kinds
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -136,11 +180,14 @@ def test_capturing_a_normal_form_copies_it() -> None:
     [
         (lambda _, x: torch.cumsum(x, 1), ["cumsum: cumsum is not supported", __file__, "supported: conv2d"]),
         (lambda _, x: torch.softmax(x, 1), ["softmax is not supported", "argmax"]),
-        (lambda _, x: x + 1, ["add is not supported", "constant"]),
+        (lambda _, x: x + torch.ones(8, 8), ["add is not supported", "a constant of shape (8, 8)"]),
+        (lambda _, x: x * x.mean((2, 3), keepdim=True), ["mul is not supported", "two computed values"]),
         (lambda _, x: x.mean(1), ["mean is not supported", "global average"]),
-        (lambda _, x: torch.cat([x, x], 2), ["cat is not supported", "channels"]),
+        (lambda _, x: torch.cat([x, x], 2), ["cat is not supported", "twice"]),
+        (lambda _, x: torch.cat([x, x + 1], 0)[:2], ["cat is not supported", "batch axis"]),
+        (lambda _, x: x[:1], ["slice is not supported", "batch axis"]),
+        (lambda _, x: x.permute(1, 0, 2, 3), ["permute is not supported", "batch axis"]),
         (lambda _, x: x.reshape(-1), ["batch axis"]),
-        (lambda _, x: F.max_pool2d(x, 3, 2, ceil_mode=True), ["ceil_mode"]),
         (lambda _, x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False), ["count_include_pad"]),
         (lambda _, x: x if x.sum() > 0 else -x, ["control flow depends on", __file__]),
         (lambda _, x: F.conv2d(x, torch.zeros(1, 5, 1, 1)), ["cannot capture", "(3, 8, 8)", "5"]),

@@ -31,15 +31,20 @@ from bitfab.ir.ops import (
     Popcount,
     Requantize,
     Reshape,
+    Slice,
     Table,
     Threshold,
+    Transpose,
 )
 from bitfab.ir.passes.prune import prune
 from bitfab.ir.run import run
 from tests.lut_networks import frames, lut_network
 from tests.strategies import batch, graphs
 
-OPS = (Dense, Requantize, Threshold, Add, Concat, Table, Compare, Bits, Lut, Popcount, Reshape, Argmax)
+OPS = (
+    *(Dense, Requantize, Threshold, Add, Concat, Table, Compare, Bits, Lut, Popcount),
+    *(Reshape, Transpose, Slice, Argmax),
+)
 
 
 def _as_wires(x: IntArray, type: IntType) -> IntArray:

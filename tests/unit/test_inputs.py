@@ -238,7 +238,6 @@ def test_networks_in_eval_mode(modules: Path, name: str) -> None:
         ("", "not a network"),
         (":Net", "not a network"),
         ("some_networks:", "not a network"),
-        ("net.onnx", "give the PyTorch network as MODULE:NAME; files of this kind cannot be read yet"),
         ("weights/net.pt", "pickles are never opened"),
         ("net.safetensors", "give MODULE:NAME, with this file as --parameters"),
         ("some_networks.py:Net", "such as net:Net for the class Net of net.py"),

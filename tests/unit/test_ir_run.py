@@ -26,9 +26,11 @@ from bitfab.ir.ops import (
     Popcount,
     Requantize,
     Reshape,
+    Slice,
     SumPool2d,
     Table,
     Threshold,
+    Transpose,
     Upsample,
 )
 
@@ -114,6 +116,8 @@ def test_pools(kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int,
 def test_upsample_reshape_argmax_table() -> None:
     assert_like_torch(Upsample((2, 3)), (3, 4, 5), lambda x: F.interpolate(x, scale_factor=(2, 3)))
     assert_like_torch(Reshape((60,)), (3, 4, 5), lambda x: x.flatten(1))
+    assert_like_torch(Transpose((2, 0, 1)), (3, 4, 5), lambda x: x.permute(0, 3, 1, 2))
+    assert_like_torch(Slice(1, 1, 4, 2), (3, 4, 5), lambda x: x[:, :, 1:4:2])
     assert_like_torch(Argmax(), (6, 4, 5), lambda x: x.argmax(1, keepdim=True).double())
     table = np.clip(np.arange(-128, 128), 0, 100)
     assert_like_torch(Table(table, INT8, IntType(8, signed=False)), (3, 4, 5), lambda x: x.clamp(0, 100))
@@ -278,3 +282,34 @@ def test_popcount_counts_each_group() -> None:
 def test_bit_operations_refuse_what_does_not_fit(op: Op, type: IntType, message: str) -> None:
     with pytest.raises(BitfabError, match=message):
         single(op, (2,), type)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_concat_along_any_axis(axis: int) -> None:
+    builder = Builder("joined")
+    shapes = [(3, 4, 5), tuple(2 if i == axis else size for i, size in enumerate((3, 4, 5)))]
+    names = tuple(builder.input(f"x{i}", shape, INT8) for i, shape in enumerate(shapes))
+    graph = builder.build((builder.add("node", Concat(axis), names),))
+    x = [integers(2, *shape) for shape in shapes]
+    np.testing.assert_array_equal(run(graph, *x), torch.cat([torch_of(part) for part in x], 1 + axis).numpy())
+    with pytest.raises(BitfabError, match=r"concat: .* does not fit .* along axis"):
+        builder.add("other", Concat((axis + 1) % 3), names)
+
+
+@pytest.mark.parametrize(
+    ("op", "expected"),
+    [
+        (Transpose((0, 1)), r"transpose: axes \(0, 1\) of shape \(3, 4, 5\); each of \[0, 1, 2\] once"),
+        (Transpose((0, 1, 1)), "transpose: axes"),
+        (Slice(3, 0, 1), r"slice: axis 3 of shape \(3, 4, 5\); one of 0 to 2"),
+        (Slice(0, 1, 1), "slice: 1:1:1 along axis 0"),
+        (Slice(0, 0, 4), "it must lie within the axis"),
+        (Slice(0, -1, 2), "it must lie within the axis"),
+        (Slice(0, 0, 2, 0), "it must lie within the axis"),
+        (Concat(3), "concat: axis 3"),
+    ],
+)
+def test_what_does_not_fit_the_axes_is_refused(op: Op, expected: str) -> None:
+    builder = Builder("single")
+    with pytest.raises(BitfabError, match=expected):
+        builder.add("node", op, builder.input("x", (3, 4, 5), INT8))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bitfab import parts
 from bitfab.errors import BitfabError
 from bitfab.tools import nextpnr, verilator, yosys
 from bitfab.tools.process import MissingToolError, ToolError
@@ -229,7 +230,7 @@ def test_place_and_route_reads_the_report(netlist: yosys.Netlist, tmp_path: Path
     seen: list[str] = []
     placed = nextpnr.place_and_route(netlist.json, "ecp5-25k", tmp_path, time_limit=300, on_line=seen.append)
     assert 60 < placed.fmax_mhz < 500
-    assert placed.available == nextpnr.PARTS["ecp5-25k"].available
+    assert placed.available == parts.PARTS["ecp5-25k"].available
     assert (placed.used.dsp, placed.used.bram, placed.used.ff) == (2, 1, netlist.total.ff)
     assert 0 <= placed.used.lut - netlist.total.lut < 40  # carry chains start and end with a cell of their own
     delay = sum(hop.delay_ns for hop in placed.critical_path)
@@ -240,10 +241,10 @@ def test_place_and_route_reads_the_report(netlist: yosys.Netlist, tmp_path: Path
     assert any("Device utilisation" in line for line in seen)
 
 
-@pytest.mark.parametrize("name", nextpnr.PARTS)
+@pytest.mark.parametrize("name", parts.PARTS)
 def test_parts_have_what_nextpnr_says(name: str, netlist: yosys.Netlist, tmp_path: Path) -> None:
     needs(nextpnr.require)
-    part = nextpnr.PARTS[name]
+    part = parts.PARTS[name]
     table: dict[str, int] = {}
 
     class Enough(Exception):
@@ -266,8 +267,8 @@ def test_a_device_too_small_names_the_resource_and_a_larger_part(
     netlist: yosys.Netlist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs(nextpnr.require)
-    small = nextpnr.Part("ecp5-25k", "--25k", "CABGA381", nextpnr.Resources(lut=24288, ff=24288, dsp=1, bram=56))
-    monkeypatch.setattr(nextpnr, "PARTS", {**nextpnr.PARTS, "ecp5-25k": small})
+    small = parts.Part("ecp5-25k", "--25k", "CABGA381", parts.Resources(lut=24288, ff=24288, dsp=1, bram=56))
+    monkeypatch.setattr(parts, "PARTS", {**parts.PARTS, "ecp5-25k": small})
     message = r"^ecp5-25k: the design needs 2 DSP, the part has 1: choose ecp5-45k or fold more"
     with pytest.raises(BitfabError, match=message):
         nextpnr.place_and_route(netlist.json, "ecp5-25k", tmp_path)
@@ -276,4 +277,4 @@ def test_a_device_too_small_names_the_resource_and_a_larger_part(
 
 def test_unknown_part_lists_the_known() -> None:
     with pytest.raises(BitfabError, match="ice40: unknown part: choose one of ecp5-25k, ecp5-45k, ecp5-85k"):
-        nextpnr.find_part("ice40")
+        parts.find_part("ice40")

@@ -2,74 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-Pair = tuple[int, int]
-
-
-class Unsupported(Exception):
-    """This call has no normal form; the message says why where the operation's name alone does not."""
-
-
-@dataclass(frozen=True)
-class Function:
-    """A function of the normal form: `target(*data, *trailing)`; `packed` passes the data operands as one tuple."""
-
-    target: Callable[..., Any]
-    trailing: tuple[Any, ...] = ()
-    packed: bool = False
-    repeat: int = 1  # how often a sole operand is passed: twice in `x + x`
-
-
-Steps = Sequence[nn.Module | Function]
-
-
-class Call:
-    """One aten call: its arguments by their schema names, defaults included, and the shapes (batch axis included)."""
-
-    def __init__(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.node = node
-        self.arguments: dict[str, Any] = {}
-        if isinstance(node.target, torch._ops.OpOverload):
-            given = iter(args)
-            for argument in node.target._schema.arguments:
-                default = kwargs.get(argument.name, argument.default_value)
-                self.arguments[argument.name] = next(given, default)
-        else:
-            self.arguments = {str(position): value for position, value in enumerate(args)}
-
-    def __getitem__(self, name: str) -> Any:
-        return self.arguments[name]
-
-    def pair(self, name: str, default: Pair | None = None) -> Pair:
-        """An integer or a list of one or two, as a pair; `default` stands for an empty list."""
-        value = self.arguments[name]
-        values = [value] if isinstance(value, int) else list(value)
-        if not values and default is not None:
-            return default
-        return (values[0], values[-1])
-
-    def constant(self, name: str) -> Tensor | None:
-        """A tensor argument that must not depend on the input."""
-        value = self.arguments[name]
-        if isinstance(value, fx.Node):
-            raise Unsupported(f"its {name} is computed from the network's input")
-        return value
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.node.meta["val"].shape)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        first = self.node.all_input_nodes[0]
-        return tuple(first.meta["val"].shape)
+from bitfab.frontend import aten_layout as layout
+from bitfab.frontend.affine import affine
+from bitfab.frontend.calls import Call, Function, Pair, Steps, Unsupported
 
 
 def rebuild_call(call: Call) -> Steps:
@@ -132,9 +75,43 @@ def _conv_transpose2d(call: Call) -> Steps:
 def _linear(call: Call) -> Steps:
     weight, bias = call.constant("weight"), call.constant("bias")
     assert weight is not None
-    if len(call.input_shape) != 2:
-        raise Unsupported(f"its input has shape {call.input_shape[1:]} per image, a vector expected: flatten before")
-    return _weighted(lambda: nn.Linear(weight.shape[1], weight.shape[0], bias is not None), weight, bias)
+    return _dense(call, weight, bias)
+
+
+def _matmul(call: Call) -> Steps:
+    """A product with constant weights (I, O) on the right."""
+    if not isinstance(call["self"], fx.Node):
+        raise Unsupported("its first operand is a constant: only weights on the right")
+    weight = call.arguments["mat2"] if "mat2" in call.arguments else call["other"]
+    if isinstance(weight, fx.Node) or weight.ndim != 2:
+        raise Unsupported("a product of two computed values")
+    return _dense(call, weight.t(), None)
+
+
+def _addmm(call: Call) -> Steps:
+    bias, weight = call.constant("self"), call.constant("mat2")
+    assert weight is not None and bias is not None
+    if call["alpha"] != 1 or call["beta"] != 1:
+        raise Unsupported("with factors alpha or beta")
+    return _dense(call, weight.t(), bias.expand(weight.shape[1]))
+
+
+def _dense(call: Call, weight: Tensor, bias: Tensor | None) -> Steps:
+    """A linear layer; of sequences (N, T, F) a 1x1 convolution over images (N, F, T, 1)."""
+    outputs, inputs = weight.shape
+    if len(call.input_shape) == 2:
+        return _weighted(lambda: nn.Linear(inputs, outputs, bias is not None), weight, bias)
+    count = math.prod(call.input_shape[1:-1])
+    convolution = _weighted(
+        lambda: nn.Conv2d(inputs, outputs, 1, bias=bias is not None), weight[:, :, None, None], bias
+    )
+    return [
+        Function(torch.reshape, ((-1, count, 1, inputs),)),
+        Function(torch.permute, ((0, 3, 1, 2),)),
+        *convolution,
+        Function(torch.permute, ((0, 2, 3, 1),)),
+        Function(torch.reshape, ((-1, *call.shape[1:]),)),
+    ]
 
 
 def _batch_norm(call: Call) -> Steps:
@@ -156,7 +133,10 @@ def _batch_norm(call: Call) -> Steps:
 def _add(call: Call) -> Steps:
     a, b = call["self"], call["other"]
     if not (isinstance(a, fx.Node) and isinstance(b, fx.Node)):
-        raise Unsupported("one operand is a constant: put it into a layer's bias")
+        constant, factor = (b, call["alpha"]) if isinstance(a, fx.Node) else (a, 1)
+        if call["alpha"] != factor:
+            raise Unsupported(f"alpha={call['alpha']} of a computed value")
+        return [affine(call, constant * factor, product=False)]
     shapes = {tuple(n.meta["val"].shape) for n in call.node.all_input_nodes}
     if call["alpha"] != 1 or len(shapes) != 1:
         raise Unsupported(
@@ -165,15 +145,33 @@ def _add(call: Call) -> Steps:
     return [Function(torch.add, repeat=2 if a is b else 1)]
 
 
-def _cat(call: Call) -> Steps:
-    operands = call["tensors"]
-    if call["dim"] not in (1, 1 - len(call.shape)):
-        raise Unsupported(f"along axis {call['dim']}: only along the channels (dim=1)")
-    if not all(isinstance(operand, fx.Node) for operand in operands):
-        raise Unsupported("one operand is a constant")
-    if len(set(operands)) != len(operands):
-        raise Unsupported("one tensor occurs twice")
-    return [Function(torch.cat, (1,), packed=True)]
+def _subtract(call: Call) -> Steps:
+    """`x - constant` or `constant - x`; aten.rsub has them the other way round."""
+    a, b = call["self"], call["other"]
+    if "rsub" in str(call.node.target):
+        a, b = b, a
+    if call["alpha"] != 1 or (isinstance(a, fx.Node) and isinstance(b, fx.Node)):
+        raise Unsupported("of two computed values: only of a constant")
+    if isinstance(a, fx.Node):
+        return [affine(call, -b, product=False)]
+    return [affine(call, -1.0, product=True), affine(call, a, product=False)]
+
+
+def _multiply(call: Call) -> Steps:
+    a, b = call["self"], call["other"]
+    if isinstance(a, fx.Node) and isinstance(b, fx.Node):
+        raise Unsupported("of two computed values: only by a constant, or of functions of the same value")
+    return [affine(call, b if isinstance(a, fx.Node) else a, product=True)]
+
+
+def _divide(call: Call) -> Steps:
+    divisor = call["other"]
+    if not isinstance(call["self"], fx.Node) or isinstance(divisor, fx.Node):
+        raise Unsupported("by a computed value: only by a constant")
+    inverse = 1 / torch.as_tensor(divisor, dtype=torch.float64)
+    if not bool(torch.isfinite(inverse).all()):
+        raise Unsupported("by zero")
+    return [affine(call, inverse, product=True)]
 
 
 def _floors(call: Call, kernel: Pair, stride: Pair, padding: Pair) -> None:
@@ -185,12 +183,16 @@ def _floors(call: Call, kernel: Pair, stride: Pair, padding: Pair) -> None:
 
 
 def _max_pool2d(call: Call) -> Steps:
+    """Windows that overhang the image at the end (ceil_mode) see -inf there."""
     kernel, padding = call.pair("kernel_size"), call.pair("padding")
     stride = call.pair("stride", default=kernel)
     if call.pair("dilation") != (1, 1):
         raise Unsupported("dilated pooling")
-    _floors(call, kernel, stride, padding)
-    return [nn.MaxPool2d(kernel, stride, padding)]
+    needed = [(out - 1) * s + k for out, s, k in zip(call.shape[2:], stride, kernel, strict=True)]
+    held = [size + 2 * pad for size, pad in zip(call.input_shape[2:], padding, strict=True)]
+    bottom, right = (max(n - h, 0) for n, h in zip(needed, held, strict=True))
+    pool = nn.MaxPool2d(kernel, stride, padding)
+    return [nn.ConstantPad2d((0, right, 0, bottom), -math.inf), pool] if bottom or right else [pool]
 
 
 def _avg_pool2d(call: Call) -> Steps:
@@ -228,25 +230,6 @@ def _upsample(call: Call) -> Steps:
     return [nn.Upsample(scale_factor=factors, mode="nearest")]
 
 
-def _pad(call: Call) -> Steps:
-    pads = list(call["pad"])
-    if call["mode"] != "constant" or (call["value"] or 0) != 0 or len(pads) > 4 or min(pads) < 0:
-        raise Unsupported("only padding of the image with zeros, as `torch.nn.ZeroPad2d` does")
-    left, right, top, bottom = pads + [0] * (4 - len(pads))
-    return [nn.ZeroPad2d((left, right, top, bottom))]
-
-
-def _reshape(call: Call) -> Steps:
-    before, after = call.input_shape, call.shape
-    if before == after:
-        return []
-    if len(after) < 2 or after[0] != before[0]:
-        raise Unsupported(
-            f"{before[1:]} to {after}: the batch axis must stay as it is, with at least one axis behind it"
-        )
-    return [nn.Flatten()] if len(after) == 2 else [Function(torch.reshape, ((-1, *after[1:]),))]
-
-
 def _argmax(call: Call) -> Steps:
     if call["dim"] is None or call["dim"] not in (1, 1 - len(call.input_shape)):
         raise Unsupported("only along the channels (dim=1)")
@@ -259,14 +242,21 @@ def _hardtanh(call: Call) -> Steps:
 
 
 def _clamp(call: Call) -> Steps:
-    low, high = call["min"], call.arguments.get("max")
-    if low is None:
-        raise Unsupported("a clamp without a lower end")
-    if high is None:
-        if low != 0:
-            raise Unsupported("a clamp with only a lower end that is not 0")
+    low, high = call.arguments.get("min"), call.arguments.get("max")
+    if isinstance(low, fx.Node) or isinstance(high, fx.Node):
+        raise Unsupported("with ends that are computed")
+    low, high = -math.inf if low is None else float(low), math.inf if high is None else float(high)
+    if (low, high) == (0, math.inf):
         return [nn.ReLU()]
-    return [nn.ReLU6() if (low, high) == (0, 6) else nn.Hardtanh(float(low), float(high))]
+    return [nn.ReLU6() if (low, high) == (0, 6) else nn.Hardtanh(low, high)]
+
+
+def _prelu(call: Call) -> Steps:
+    slope = call.constant("weight")
+    assert slope is not None
+    if slope.numel() != 1:
+        raise Unsupported("with a slope for each channel: share one, or write relu(x) - slope * relu(-x)")
+    return [nn.LeakyReLU(float(slope))]
 
 
 def _elu(call: Call) -> Steps:
@@ -282,13 +272,6 @@ def _cast(call: Call) -> Steps:
     return []
 
 
-def _first_result(call: Call) -> Steps:
-    """`batch_norm` gives three results; only the first is used in eval mode."""
-    if call["1"] != 0:
-        raise Unsupported("a result other than the first")
-    return []
-
-
 def _identity(_: Call) -> Steps:
     return []
 
@@ -300,23 +283,40 @@ _BUILDERS: dict[Any, Callable[[Call], Steps]] = {
     aten.conv_transpose2d.input: _conv_transpose2d,
     aten.linear.default: _linear,
     aten._native_batch_norm_legit_no_training.default: _batch_norm,
-    operator.getitem: _first_result,
+    operator.getitem: layout.item,
+    aten.matmul.default: _matmul,
+    aten.mm.default: _matmul,
+    aten.addmm.default: _addmm,
     aten.add.Tensor: _add,
-    aten.cat.default: _cat,
+    aten.sub.Tensor: _subtract,
+    aten.rsub.Scalar: _subtract,
+    aten.mul.Tensor: _multiply,
+    aten.div.Tensor: _divide,
+    aten.neg.default: lambda call: [affine(call, -1.0, product=True)],
+    aten.cat.default: layout.cat,
+    aten.permute.default: layout.permute,
+    aten.transpose.int: layout.transpose,
+    aten.slice.Tensor: layout.slice_axis,
+    aten.select.int: layout.select,
+    aten.expand.default: layout.expand,
+    aten.pixel_shuffle.default: layout.pixel_shuffle,
+    aten.pixel_unshuffle.default: layout.pixel_unshuffle,
     aten.max_pool2d.default: _max_pool2d,
     aten.avg_pool2d.default: _avg_pool2d,
     aten.adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
     aten.mean.dim: _mean,
     aten.upsample_nearest2d.vec: _upsample,
     aten._upsample_nearest_exact2d.vec: _upsample,
-    aten.pad.default: _pad,
-    aten.constant_pad_nd.default: _pad,
+    aten.pad.default: layout.pad,
+    aten.constant_pad_nd.default: layout.pad,
     aten.argmax.default: _argmax,
     aten.relu.default: lambda _: [nn.ReLU()],
     aten.relu6.default: lambda _: [nn.ReLU6()],
     aten.hardtanh.default: _hardtanh,
     aten.clamp.default: _clamp,
     aten.clamp_min.default: _clamp,
+    aten.clamp_max.default: _clamp,
+    aten.prelu.default: _prelu,
     aten.sigmoid.default: lambda _: [nn.Sigmoid()],
     aten.tanh.default: lambda _: [nn.Tanh()],
     aten.silu.default: lambda _: [nn.SiLU()],
@@ -340,7 +340,7 @@ _BUILDERS: dict[Any, Callable[[Call], Steps]] = {
             aten.squeeze.dims,
             aten.unsqueeze.default,
         ),
-        _reshape,
+        layout.reshape,
     ),
     **dict.fromkeys((aten._to_copy.default, aten.to.dtype, aten.to.device, aten.to.dtype_layout), _cast),
     **dict.fromkeys(
@@ -351,6 +351,7 @@ _BUILDERS: dict[Any, Callable[[Call], Steps]] = {
             aten.detach.default,
             aten.dropout.default,
             aten.feature_dropout.default,
+            *layout.SPLITS,
         ),
         _identity,
     ),
@@ -366,7 +367,8 @@ _HINTS: dict[Any, str] = {
 }
 
 SUPPORTED = (
-    "conv2d, conv_transpose2d, linear, batch_norm, add, cat, max_pool2d, avg_pool2d, adaptive_avg_pool2d, mean over "
-    "(2, 3), nearest upsample, zero pad, reshape, argmax, relu, relu6, hardtanh, clamp, sigmoid, tanh, silu, gelu, "
-    "hardswish, hardsigmoid, leaky_relu, elu, selu, softplus, mish, dropout"
+    "conv2d, conv_transpose2d, linear, matmul, sum and product with constants (one number, or one per channel), "
+    "batch_norm, add, cat, split, slice, permute, reshape, pixel_shuffle, max_pool2d, avg_pool2d, adaptive_avg_pool2d, "
+    "mean over (2, 3), nearest upsample, zero pad, argmax, dropout, and functions of each value by itself, such as "
+    "relu, sigmoid, silu, gelu"
 )

@@ -10,7 +10,7 @@ import copy
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -21,11 +21,16 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from bitfab.errors import BitfabError
-from bitfab.frontend.aten import SUPPORTED, Call, Function, Unsupported, rebuild_call
+from bitfab.frontend import affine
+from bitfab.frontend.aten import SUPPORTED, rebuild_call
+from bitfab.frontend.calls import Affine, Call, Function, Unsupported
+from bitfab.frontend.pointwise import recognize
 
 __all__ = ["capture"]
 
 _STACK_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in .*(?:\n[ \t]+(?P<code>.*))?')
+MAX_VALUES = 1 << 27  # of any tensor, for each image: half a GiB of float32
+_LEAVES = ("torch.nn.", "bitfab.frontend.onnx.")  # modules whose own place names their calls
 _TORCH_FILES = str(Path(torch.__file__).parent)
 
 
@@ -33,10 +38,12 @@ def capture(net: nn.Module, example: Tensor) -> fx.GraphModule:
     """The float normal form of `net` in eval mode: standard modules, each called once, and a few named functions.
 
     The modules are `Conv2d, ConvTranspose2d, BatchNorm1d/2d, Linear`, activations, `MaxPool2d, AvgPool2d,
-    AdaptiveAvgPool2d(1), Upsample, ZeroPad2d, Flatten`; the functions are `torch.add, torch.cat, torch.reshape,
-    torch.argmax`. Each is named after its place in the user's module (`encoder.0.conv`; a functional call after the
-    module that makes it: `encoder.0.relu`; a second call of the same layer gets its own copy and a number); a node's
-    `meta["source"]` holds that name. Parameters are copies. The result takes any batch size, and can be trained.
+    AdaptiveAvgPool2d(1), Upsample, ZeroPad2d, Flatten`, `ConstantPad2d` of -inf before a max pool, and `Pointwise`, any
+    other function of each value by itself; the functions are `torch.add, torch.cat, torch.reshape, torch.permute,
+    operator.getitem` of a slice along one axis, and `torch.argmax`. Each is named after its place in the user's module
+    (`encoder.0.conv`; a functional call after the module that makes it: `encoder.0.relu`; a second call of the same
+    layer gets its own copy and a number); a node's `meta["source"]` holds that name. Sums and products with constants
+    become part of the layer before. Parameters are copies. The result takes any batch size, and can be trained.
 
     Args:
         net: a module of one tensor argument; it is left as it is, its mode included. A normal form is copied.
@@ -59,6 +66,8 @@ def _export(net: nn.Module, pair: Tensor) -> ExportedProgram:
         with _quiet(), torch.no_grad():
             # An empty table decomposes nothing but makes in-place calls functional.
             return torch.export.export(net, (pair,)).run_decompositions({})
+    except BitfabError:
+        raise
     except Exception as error:
         raise BitfabError(
             f"{type(net).__name__}: torch.export cannot capture it on an input of shape {tuple(pair.shape[1:])} "
@@ -108,21 +117,31 @@ class _Rebuilder:
         self.graph = fx.Graph()
         self.modules: dict[str, nn.Module] = {}
         self.paths: set[str] = set()
-        self.values: dict[fx.Node, Any] = {}  # exported node -> node of the new graph, or a constant
+        self.values = _constants(exported)  # exported node -> constant, or node of the new graph
+        self.functions = recognize(exported.graph, self.values)
+        self.readers = self._readers()
 
     def rebuild(self) -> fx.GraphModule:
-        constants = _constants(self.exported)
         for node in self.exported.graph.nodes:
-            if node.op == "placeholder":
-                self.values[node] = constants[node.name] if node.name in constants else self._input(node)
-            elif node.op == "call_function":
+            if node.op == "placeholder" and node not in self.values:
+                self.values[node] = self._input(node)
+            elif node in self.readers and node not in self.values:
+                _check_size(node, self._path(node))
                 self.values[node] = self._call(node)
         self.graph.output(self._outputs())
         module = fx.GraphModule(self.modules, self.graph, class_name=self.name)
-        module.graph.eliminate_dead_code()
-        module.delete_all_unused_submodules()
         module.recompile()
         return module.eval()
+
+    def _readers(self) -> dict[fx.Node, int]:
+        """How many nodes that the outputs depend on read each node; recognized functions read but their argument."""
+        readers = dict.fromkeys(self.exported.graph.output_node().all_input_nodes, 1)
+        for node in reversed(self.exported.graph.nodes):
+            if node in readers and node not in self.values:
+                read = [self.functions[node][0]] if node in self.functions else node.all_input_nodes
+                for source in read:
+                    readers[source] = readers.get(source, 0) + 1
+        return readers
 
     def _input(self, node: fx.Node) -> fx.Node:
         made = self.graph.placeholder(node.name)
@@ -139,21 +158,35 @@ class _Rebuilder:
         return results[0] if len(results) == 1 else tuple(results)
 
     def _call(self, node: fx.Node) -> Any:
-        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: self.values[n])
-        if not any(isinstance(self.values[n], fx.Node) for n in node.all_input_nodes):
-            return node.target(*args, **kwargs)  # type: ignore[operator]
         path = self._path(node)
+        if node in self.functions:
+            start, function = self.functions[node]
+            return self._append(function, [self.values[start]], path)
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: self.values[n])
         try:
             steps = rebuild_call(Call(node, args, kwargs))
         except Unsupported as unsupported:
             raise BitfabError(_complaint(node, path, unsupported)) from None
         operands = [self.values[n] for n in node.all_input_nodes if isinstance(self.values[n], fx.Node)]
-        for position, step in enumerate(steps):
-            name = path if position == 0 else f"{path}_{_label(step)}"
-            operands = [self._append(step, operands, self._unique(name))]
+        main = next((step for step in steps if _has_weights(step)), steps[0] if steps else None)
+        for step in steps:
+            if not isinstance(step, Affine):
+                operands = [self._append(step, operands, path if step is main else f"{path}_{_label(step)}")]
+            elif not self._merged(step, operands[0]):
+                for part in affine.layers(step, node.meta["val"]):
+                    name = path if _has_weights(part) else f"{path}_{_label(part)}"
+                    operands = [self._append(part, operands, name)]
         return operands[0]
 
+    def _merged(self, step: Affine, operand: fx.Node) -> bool:
+        """Whether the step could become part of the layer whose output it alone reads."""
+        layer = self.modules.get(str(operand.target)) if operand.op == "call_module" else None
+        names = [known for known, value in self.values.items() if value is operand]
+        alone = sum(self.readers[name] for name in names) == len(names)
+        return layer is not None and alone and affine.merge(step, layer)
+
     def _append(self, step: nn.Module | Function, operands: list[fx.Node], path: str) -> fx.Node:
+        path = self._unique(path)
         if isinstance(step, Function):
             data = (tuple(operands),) if step.packed else tuple(operands) * step.repeat
             name = path.replace(".", "_")
@@ -168,7 +201,7 @@ class _Rebuilder:
         """Where the user's module calls the operation: the layer's own path, or the caller's and the operation."""
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         path, kind = stack[-1] if stack else ("", "")
-        if path and str(kind).startswith("torch.nn."):
+        if path and str(kind).startswith(_LEAVES):
             return path
         operation = _operation(node).rstrip("_")
         return f"{path}.{operation}" if path else operation
@@ -182,8 +215,8 @@ class _Rebuilder:
         return unique
 
 
-def _constants(exported: ExportedProgram) -> Mapping[str, Tensor]:
-    """Parameters, buffers and constant tensors by the placeholder that stands for them."""
+def _constants(exported: ExportedProgram) -> dict[fx.Node, Any]:
+    """Parameters, buffers and constant tensors, and all that is computed from them alone, by their nodes."""
     signature = exported.graph_signature
     tensors = {**exported.constants, **exported.state_dict}
     targets = {
@@ -191,12 +224,33 @@ def _constants(exported: ExportedProgram) -> Mapping[str, Tensor]:
         **signature.inputs_to_buffers,
         **signature.inputs_to_lifted_tensor_constants,
     }
-    return {name: tensors[target].detach() for name, target in targets.items()}
+    known: dict[fx.Node, Any] = {}
+    for node in exported.graph.nodes:
+        if node.op == "placeholder" and node.name in targets:
+            known[node] = tensors[targets[node.name]].detach()
+        elif node.op == "call_function" and node.users and all(source in known for source in node.all_input_nodes):
+            _check_size(node, str(node.name))
+            args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: known[n])
+            known[node] = node.target(*args, **kwargs)
+    return known
+
+
+def _check_size(node: fx.Node, path: str) -> None:
+    value = node.meta.get("val")
+    if isinstance(value, Tensor) and value.numel() > 2 * MAX_VALUES:  # in a batch of two
+        raise BitfabError(
+            f"{path}: {tuple(value.shape[1:])} values for each image, at most {MAX_VALUES:,} are supported; use "
+            "smaller images"
+        )
 
 
 def _operation(node: fx.Node) -> str:
     target = node.target
     return target._schema.name.split("::")[-1] if isinstance(target, torch._ops.OpOverload) else str(node.name)
+
+
+def _has_weights(step: nn.Module | Function | Affine) -> bool:
+    return isinstance(step, nn.Module) and next(step.parameters(), None) is not None
 
 
 def _label(step: nn.Module | Function) -> str:

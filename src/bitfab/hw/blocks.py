@@ -9,6 +9,7 @@ import numpy as np
 
 from bitfab.dtypes import Rounding
 from bitfab.hw import memories
+from bitfab.hw.folding import FOLDED
 from bitfab.hw.plan import Engine
 from bitfab.ir.ops import (
     Add,
@@ -44,25 +45,28 @@ def block(engine: Engine) -> Block:
 
 
 def _multiplying(engine: Engine) -> Block:
-    window, folding, x = engine.window, engine.folding, engine.values[0]
-    assert window is not None and folding is not None
     weight_words, bias_words = memories.weights(engine)
-    weight_bits = _signed_bits(int(weight_words.min()), int(weight_words.max()))
-    acc_bits = engine.node.output.type.bits
+    own = parameters(engine)
+    roms = {
+        "WeightFile": memories.mem_file(weight_words, int(own["WeightBits"])),
+        "BiasFile": memories.mem_file(bias_words, int(own["AccBits"])),
+    }
+    return Block("conv2d", own, roms)
+
+
+def parameters(engine: Engine) -> Parameters:
+    """The parameters of a multiplying engine's block, memory files left out."""
+    window, folding, x, op = engine.window, engine.folding, engine.values[0], engine.node.op
+    assert window is not None and folding is not None and isinstance(op, FOLDED)
     types: Parameters = {
         "InBits": x.type.bits,
         "InSigned": int(x.type.signed),
-        "WeightBits": weight_bits,
-        "AccBits": acc_bits,
+        "WeightBits": _signed_bits(int(op.weight.min()), int(op.weight.max())),
+        "AccBits": engine.node.output.type.bits,
         "Simd": folding.simd,
         "Pe": folding.pe,
     }
-    folds: Parameters = {"Groups": window.groups, "Fold": window.fold}
-    roms = {
-        "WeightFile": memories.mem_file(weight_words, weight_bits),
-        "BiasFile": memories.mem_file(bias_words, acc_bits),
-    }
-    return Block("conv2d", types | _window(engine, up=True) | folds, roms)
+    return types | _window(engine, up=True) | {"Groups": window.groups, "Fold": window.fold}
 
 
 def _signed_bits(low: int, high: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,13 @@ from bitfab.ir.infer import macs
 from bitfab.output import whole_folder
 
 Shape3 = tuple[int, int, int]  # (C, H, W)
+
+
+class Language(enum.StrEnum):
+    """The language of a design's files."""
+
+    VERILOG = "verilog"
+    VHDL = "vhdl"
 
 
 @dataclass(frozen=True)
@@ -117,11 +125,12 @@ class Design:
     output: Stream
     expected_cycles: int
     expected_latency: int
+    language: Language
     files: Mapping[str, str] = field(repr=False)
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The synthesizable files, the top last."""
+        """The synthesizable files, each of VHDL behind those it uses, the top last."""
         return tuple(path for path in self.files if path.startswith("rtl/") and path.endswith((".sv", ".vhd")))
 
     @property

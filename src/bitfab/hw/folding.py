@@ -9,6 +9,8 @@ from bitfab.hw.design import Folding
 from bitfab.ir.graph import Graph, Node
 from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense
 
+FOLDED = (Conv2d, ConvTranspose2d, Dense)  # operations whose multiplications fold
+
 
 def divisors(n: int) -> tuple[int, ...]:
     return tuple(d for d in range(1, n + 1) if n % d == 0)
@@ -69,7 +71,7 @@ def choose(
     Exact: all cycle counts that a layer can have are tried as the slowest one's, shortest first.
     Raises BitfabError where the budget is too small (the least is named), or a fixed folding is illegal.
     """
-    layers = {node.name: node for node in graph if isinstance(node.op, Conv2d | ConvTranspose2d | Dense)}
+    layers = {node.name: node for node in graph if isinstance(node.op, FOLDED)}
     for name in fixed:
         if name not in layers:
             raise BitfabError(f"folding for {name!r}: no such layer; layers that fold are {', '.join(layers)}")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 from bitfab.errors import BitfabError
-from bitfab.hw.design import Design, Folding, Target, layer_of
+from bitfab.hw import render_vhdl
+from bitfab.hw.design import Design, Folding, Language, Target, layer_of
 from bitfab.hw.netlist import Netlist, connect, input_lanes
-from bitfab.hw.parallel.design import Language
 from bitfab.hw.parallel.generate import BIT_OPERATIONS, generate_parallel
+from bitfab.hw.parallel.names import reserved
 from bitfab.hw.plan import plan
 from bitfab.hw.render_verilog import library, render_top
 from bitfab.hw.schedule import schedule
@@ -19,6 +21,7 @@ from bitfab.ir.verify import verify
 from bitfab.output import MARKER
 
 PARALLELISM = 64
+_VHDL_NAME = re.compile(r"[A-Za-z](_?[A-Za-z0-9])*")
 
 
 class Style(enum.StrEnum):
@@ -45,23 +48,28 @@ def generate(
     multipliers to spread over the layers, `folding` fixes some layers by name. A parallel design, which a graph with
     operations on bits gets by default, computes the whole graph in every cycle: a rank of registers after every
     `levels` levels of logic (0: at both ends alone; by default as many as the target's clock allows by an estimate),
-    the input in one piece or, with `serial`, one integer a cycle; `language` is that of its files.
+    the input in one piece or, with `serial`, one integer a cycle. `language` is that of the files, verilog or vhdl.
     Raises BitfabError for operations without hardware and for illegal foldings (the legal ones are named).
     """
     verify(graph)
     _check_name(graph)
     _check_ends(graph)
     part = Target(target) if isinstance(target, str) else target
+    text = _language(graph, language)
     if _style(graph, style) is Style.PARALLEL:
         if folding:
             raise BitfabError(f"{graph.name}: a parallel design has no folding; choose the style stream")
-        return generate_parallel(graph, part, levels, serial, language)
-    if levels is not None or serial or language != Language.VERILOG:
-        raise BitfabError(f"{graph.name}: levels, serial and language are a parallel design's; choose that style")
-    return _generate_stream(graph, part, parallelism, folding or {})
+        return generate_parallel(graph, part, levels, serial, text)
+    if levels is not None or serial:
+        raise BitfabError(f"{graph.name}: levels and serial are a parallel design's; choose that style")
+    design, netlist = structure(graph, part, parallelism, folding or {}, text)
+    return replace(design, files=_files(design, netlist))
 
 
-def _generate_stream(graph: Graph, target: Target, parallelism: int, folding: Mapping[str, Folding]) -> Design:
+def structure(
+    graph: Graph, target: Target, parallelism: int, folding: Mapping[str, Folding], language: Language
+) -> tuple[Design, Netlist]:
+    """A streaming design without its files, and the netlist that holds its memories' contents."""
     engines, shapes = plan(graph, parallelism, folding)
     channels, height, width = shapes[graph.inputs[0].name]
     input_cycles = channels // input_lanes(graph, engines) * height * width
@@ -83,14 +91,24 @@ def _generate_stream(graph: Graph, target: Target, parallelism: int, folding: Ma
         output=exit_,
         expected_cycles=timing.cycles_per_image,
         expected_latency=timing.latency_cycles,
+        language=language,
         files={},
     )
-    return replace(design, files=_files(design, netlist))
+    return design, netlist
 
 
 def _check_name(graph: Graph) -> None:
     if graph.name == "tb" or graph.name.startswith("bf_"):
         raise BitfabError(f"{graph.name}: bitfab's own modules are named so; quantize again under another name")
+
+
+def _language(graph: Graph, wanted: str) -> Language:
+    if wanted not in list(Language):
+        raise BitfabError(f"language {wanted!r}: choose one of {', '.join(Language)}")
+    language = Language(wanted)
+    if language is Language.VHDL and (reserved(graph.name) or not _VHDL_NAME.fullmatch(graph.name)):
+        raise BitfabError(f"{graph.name}: VHDL has no such name; quantize again under a name of letters and digits")
+    return language
 
 
 def _check_ends(graph: Graph) -> None:
@@ -109,7 +127,10 @@ def _style(graph: Graph, wanted: str | None) -> Style:
 
 def _files(design: Design, netlist: Netlist) -> dict[str, str]:
     blocks = {instance.block for instance in design.instances} | {"skid", "last"}
-    files = {f"rtl/{name}": text for name, text in library(blocks).items()}
-    files[f"rtl/{design.name}.sv"] = render_top(design)
+    if design.language is Language.VHDL:
+        sources = render_vhdl.library(blocks) | render_vhdl.render_top(design)
+    else:
+        sources = library(blocks) | {f"{design.name}.sv": render_top(design)}
+    files = {f"rtl/{name}": text for name, text in sources.items()}
     files |= {f"rtl/{name}": text for name, text in sorted(netlist.roms.items())}
     return files | {MARKER: '{"design": "' + design.name + '"}\n'}

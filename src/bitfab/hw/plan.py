@@ -25,9 +25,11 @@ from bitfab.ir.ops import (
     Popcount,
     Requantize,
     Reshape,
+    Slice,
     SumPool2d,
     Table,
     Threshold,
+    Transpose,
     Upsample,
 )
 
@@ -96,7 +98,7 @@ def plan(graph: Graph, parallelism: int, fixed: Mapping[str, Folding]) -> tuple[
     engines: dict[str, Engine] = {}
     for node in graph:
         if not isinstance(node.op, Reshape):
-            engines[node.name] = _engine(node, graph, shapes, folding.get(node.name), budget)
+            engines[node.name] = engine_of(node, graph, shapes, folding.get(node.name), budget)
     return engines, shapes
 
 
@@ -114,6 +116,11 @@ def stream_shapes(graph: Graph) -> dict[str, Shape3]:
             case Compare() | Bits() | Lut() | Popcount():
                 raise BitfabError(
                     f"{node.name}: operations on single bits have no streaming hardware; choose the style parallel"
+                )
+            case Transpose() | Slice() | Concat() if not isinstance(node.op, Concat) or node.op.axis:
+                raise BitfabError(
+                    f"{node.name}: {type(node.op).__name__.lower()} of the axes of an image has no streaming hardware "
+                    "(only a concat of channels has); take it out of the network, or choose the style parallel"
                 )
             case Requantize(multiplier=multiplier) if flattened and len(multiplier) > 1:
                 raise BitfabError(
@@ -162,7 +169,8 @@ def _input(node: Node, shapes: Mapping[str, Shape3]) -> Shape3:
     return shapes[node.inputs[0]]
 
 
-def _engine(node: Node, graph: Graph, shapes: Mapping[str, Shape3], folding: Folding | None, budget: int) -> Engine:
+def engine_of(node: Node, graph: Graph, shapes: Mapping[str, Shape3], folding: Folding | None, budget: int) -> Engine:
+    """The engine of one node: folded as told, else with as many lanes as it needs to stream within the budget."""
     inputs, output = tuple(shapes[name] for name in node.inputs), shapes[node.name]
     values = tuple(_as_read(node, graph.values[name]) for name in node.inputs)
     if folding is not None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from bitfab.dtypes import IntArray
-from bitfab.hw.design import Design, Stream
+from bitfab.hw import render_vhdl
+from bitfab.hw.design import Design, Language, Stream
 from bitfab.hw.memories import mem_file, to_stream
 from bitfab.hw.render_verilog import byte_bits, simulation_library, template
 from bitfab.ir.graph import Value
@@ -67,7 +68,9 @@ def testbench(design: Design, images: IntArray) -> dict[str, str]:
     """
     values = trace(design.graph, images)
     taps = design.taps
-    files = {f"sim/{name}": text for name, text in simulation_library().items()}
+    vhdl, patience = design.language is Language.VHDL, 100_000 + 50 * design.expected_latency
+    shared = render_vhdl.simulation_library() if vhdl else simulation_library()
+    files = {f"sim/{name}": text for name, text in shared.items()}
     for stream in taps:
         files[f"sim/{stream.name}.mem"] = _vectors(design, stream, values[stream.value])
     files["sim/input.mem"] = files[f"sim/{design.input.name}.mem"]
@@ -80,9 +83,12 @@ def testbench(design: Design, images: IntArray) -> dict[str, str]:
         "out_width": byte_bits(design.output),
         "version": version("bitfab"),
     }
-    patience = 100_000 + 50 * design.expected_latency
-    files["sim/tb.sv"] = template("tb.sv.j2").render(context, images=len(images), taps=taps, patience=patience)
-    files["sim/Makefile"] = template("Makefile.j2").render()
+    if vhdl:
+        files["sim/tb.vhd"] = render_vhdl.render_testbench(design, len(images), patience)
+        files["sim/Makefile"] = template("Makefile_vhdl.j2").render(design=design, bench=[*shared, "tb.vhd"])
+    else:
+        files["sim/tb.sv"] = template("tb.sv.j2").render(context, images=len(images), taps=taps, patience=patience)
+        files["sim/Makefile"] = template("Makefile.j2").render()
     files["README.md"] = template("README.md.j2").render(context, **_ends(design))
     return files
 

@@ -27,9 +27,11 @@ from bitfab.ir.ops import (
     Requantize,
     Reshape,
     Shape,
+    Slice,
     SumPool2d,
     Table,
     Threshold,
+    Transpose,
     Upsample,
     requantized,
     thresholded,
@@ -212,12 +214,13 @@ def _add(op: Add, inputs: Sequence[Signature]) -> Signature:
 
 def _concat(op: Concat, inputs: Sequence[Signature]) -> Signature:
     first = inputs[0]
+    before, behind = _around(op, first)
     for x in inputs[1:]:
         _require(
-            x.type == first.type and x.shape[1:] == first.shape[1:],
-            f"concat: {x.type} {x.shape} does not fit {first.type} {first.shape}",
+            x.type == first.type and len(x.shape) == len(first.shape) and _around(op, x) == (before, behind),
+            f"concat: {x.type} {x.shape} does not fit {first.type} {first.shape} along axis {op.axis}",
         )
-    shape = (sum(x.shape[0] for x in inputs), *first.shape[1:])
+    shape = (*before, sum(x.shape[op.axis] for x in inputs), *behind)
     return Signature(shape, first.type, min(x.low for x in inputs), max(x.high for x in inputs))
 
 
@@ -321,6 +324,30 @@ def _reshape(op: Reshape, inputs: Sequence[Signature]) -> Signature:
     return Signature(op.shape, x.type, x.low, x.high)
 
 
+def _around(op: Concat | Slice, x: Signature) -> tuple[Shape, Shape]:
+    """The sizes of the axes before and behind the operation's own."""
+    rank, name = len(x.shape), type(op).__name__.lower()
+    _require(0 <= op.axis < rank, f"{name}: axis {op.axis} of shape {x.shape}; one of 0 to {rank - 1} expected")
+    return x.shape[: op.axis], x.shape[op.axis + 1 :]
+
+
+def _transpose(op: Transpose, inputs: Sequence[Signature]) -> Signature:
+    (x,) = inputs
+    axes = list(range(len(x.shape)))
+    _require(sorted(op.axes) == axes, f"transpose: axes {op.axes} of shape {x.shape}; each of {axes} once expected")
+    return Signature(tuple(x.shape[axis] for axis in op.axes), x.type, x.low, x.high)
+
+
+def _slice(op: Slice, inputs: Sequence[Signature]) -> Signature:
+    (x,) = inputs
+    before, behind = _around(op, x)
+    _require(
+        0 <= op.start < op.stop <= x.shape[op.axis] and op.step >= 1,
+        f"slice: {op.start}:{op.stop}:{op.step} along axis {op.axis} of shape {x.shape}; it must lie within the axis",
+    )
+    return Signature((*before, len(range(op.start, op.stop, op.step)), *behind), x.type, x.low, x.high)
+
+
 def _argmax(op: Argmax, inputs: Sequence[Signature]) -> Signature:
     (x,) = inputs
     high = x.shape[0] - 1
@@ -344,5 +371,7 @@ _RULES: dict[type, Callable[[Any, Sequence[Signature]], Signature]] = {
     Lut: _lut,
     Popcount: _popcount,
     Reshape: _reshape,
+    Transpose: _transpose,
+    Slice: _slice,
     Argmax: _argmax,
 }

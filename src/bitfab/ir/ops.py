@@ -102,7 +102,9 @@ class Add:
 
 @dataclass(frozen=True)
 class Concat:
-    """The inputs one after the other along the channel axis (axis 0)."""
+    """The inputs one after the other along an axis; the channels are axis 0."""
+
+    axis: int = 0
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,23 @@ class Reshape:
 
 
 @dataclass(frozen=True)
+class Transpose:
+    """`y.shape[i] = x.shape[axes[i]]`, as numpy's transpose; axes are all of x's (C, H, W are 0, 1, 2), each once."""
+
+    axes: Shape
+
+
+@dataclass(frozen=True)
+class Slice:
+    """`x[start:stop:step]` along one axis, 0 <= start < stop <= size, step >= 1; the channels are axis 0."""
+
+    axis: int
+    start: int
+    stop: int
+    step: int = 1
+
+
+@dataclass(frozen=True)
 class Argmax:
     """The index of the first largest along axis 0, which becomes 1."""
 
@@ -210,6 +229,8 @@ Op = (
     | Lut
     | Popcount
     | Reshape
+    | Transpose
+    | Slice
     | Argmax
 )
 

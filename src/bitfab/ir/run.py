@@ -26,9 +26,11 @@ from bitfab.ir.ops import (
     Popcount,
     Requantize,
     Reshape,
+    Slice,
     SumPool2d,
     Table,
     Threshold,
+    Transpose,
     Upsample,
     addresses,
     requantized,
@@ -138,8 +140,8 @@ def _add(_: Add, inputs: Sequence[IntArray]) -> IntArray:
     return inputs[0] + inputs[1]
 
 
-def _concat(_: Concat, inputs: Sequence[IntArray]) -> IntArray:
-    return np.concatenate(inputs, axis=1)
+def _concat(op: Concat, inputs: Sequence[IntArray]) -> IntArray:
+    return np.concatenate(inputs, axis=1 + op.axis)
 
 
 def _pool_taps(op: MaxPool2d | SumPool2d, x: IntArray, fill: int) -> list[IntArray]:
@@ -187,6 +189,14 @@ def _reshape(op: Reshape, inputs: Sequence[IntArray]) -> IntArray:
     return inputs[0].reshape(inputs[0].shape[0], *op.shape)
 
 
+def _transpose(op: Transpose, inputs: Sequence[IntArray]) -> IntArray:
+    return inputs[0].transpose(0, *(1 + axis for axis in op.axes))
+
+
+def _slice(op: Slice, inputs: Sequence[IntArray]) -> IntArray:
+    return inputs[0][(slice(None),) * (1 + op.axis) + (slice(op.start, op.stop, op.step),)]
+
+
 def _argmax(_: Argmax, inputs: Sequence[IntArray]) -> IntArray:
     return inputs[0].argmax(axis=1)[:, None]
 
@@ -208,5 +218,7 @@ _DEFINITIONS: dict[type, Callable[[Any, Sequence[IntArray]], IntArray]] = {
     Lut: _lut,
     Popcount: _popcount,
     Reshape: _reshape,
+    Transpose: _transpose,
+    Slice: _slice,
     Argmax: _argmax,
 }

@@ -141,7 +141,7 @@ def _fault(attribute: object, hint: Any, rank: int) -> str:
         whole = isinstance(attribute, tuple) and all(_is_int(item) for item in attribute)
         if not whole or (size and len(attribute) != size):  # type: ignore[arg-type]
             return f"must be a tuple of {size or 'some'} integers, not {attribute!r}"
-        smallest = -MAX_INTEGER if hint == Pads else 1
+        smallest = {Pads: -MAX_INTEGER, Pair: 1}.get(hint, 0)  # a shape may be axes, which count from 0
         return "" if all(smallest <= i <= MAX_INTEGER for i in attribute) else f"{attribute} is out of range"  # type: ignore[attr-defined]
     if hint is int:
         fits = _is_int(attribute) and abs(attribute) <= MAX_INTEGER  # type: ignore[arg-type]

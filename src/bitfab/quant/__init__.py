@@ -9,6 +9,9 @@ from bitfab.quant.float_formats import BF16, FP8_E4M3, FP8_E5M2, FP16, FloatForm
 from bitfab.quant.fold import fold
 from bitfab.quant.lower import Choices, Lowered, lower_choices
 from bitfab.quant.lower_trained import lower, trained_choices
+from bitfab.quant.matmul import MatMul
+from bitfab.quant.mixed import Mixed, quantize_mixed, stored_bytes
+from bitfab.quant.move_scales import Move, move_scales
 from bitfab.quant.prepare import StepRule, prepare
 from bitfab.quant.ptq import Quantized, choose, float_reference, layer_sqnr, quantize, quantize_with_reference
 from bitfab.quant.recipe import AdaRound, BiasCorrection, ObserverKind, Override, Recipe, WeightLevels
@@ -28,6 +31,9 @@ __all__ = [
     "FloatFormat",
     "LayerSensitivity",
     "Lowered",
+    "MatMul",
+    "Mixed",
+    "Move",
     "ObserverKind",
     "Override",
     "Quantized",
@@ -49,9 +55,11 @@ __all__ = [
     "layer_sqnr",
     "lower",
     "lower_choices",
+    "move_scales",
     "prepare",
     "quantize",
     "quantize_dynamic",
+    "quantize_mixed",
     "quantize_weight_only",
     "quantize_with_reference",
     "quantize_without_data",
@@ -59,6 +67,7 @@ __all__ = [
     "reestimate_batch_norm",
     "replace_relu6",
     "sensitivity",
+    "stored_bytes",
     "train",
     "trained_choices",
     "weight_bytes",

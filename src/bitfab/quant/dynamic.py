@@ -13,7 +13,7 @@ from bitfab.dtypes import QuantSpec
 from bitfab.errors import BitfabError
 from bitfab.quant.levels import choose_codes, choose_scales
 from bitfab.quant.plan import check_weights
-from bitfab.quant.recipe import EXCLUDED_BITS, BiasCorrection, LayerRecipe, Recipe, matches
+from bitfab.quant.recipe import EXCLUDED_BITS, FACTOR_BITS, BiasCorrection, LayerRecipe, Recipe, matches
 from bitfab.quant.weights import layer_padding
 
 EXACT_FLOAT32 = 1 << 24  # sums of integers are exact in float32 while none goes beyond
@@ -59,7 +59,8 @@ def quantize_weight_only(net: nn.Module, recipe: Recipe | None = None) -> nn.Mod
 class IntegerLayer(nn.Module):
     """A layer of integer weights: codes (O, I / groups, ...), scales (O,) and bias (O,) or None, all buffers.
 
-    `activations` says how its inputs are quantized; None leaves them float.
+    `activations` says how its inputs are quantized; None leaves them float. `bits` is what a weight takes, its share of
+    a group's factor included.
     """
 
     codes: Tensor
@@ -76,7 +77,8 @@ class IntegerLayer(nn.Module):
         self.register_buffer("codes", codes.to(weight.device))
         self.register_buffer("scales", torch.from_numpy(scales).to(weight.device, precision))
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
-        self.bits, self.activations = recipe.weights.bits, recipe.activations if dynamic else None
+        self.bits = recipe.weights.bits + (FACTOR_BITS / recipe.group_size if recipe.group_size else 0)
+        self.activations = recipe.activations if dynamic else None
 
     @property
     def weight(self) -> Tensor:
@@ -105,7 +107,7 @@ class IntegerLinear(IntegerLayer):
             return F.linear(x, self.weight.to(x.dtype), self.bias)
         rows = x.detach().reshape(-1, x.shape[-1])
         codes, scale, zero = quantize_at_run_time(rows, self.activations, (1,))
-        sums = _products(codes, zero, self.codes)
+        sums = integer_products(codes, zero, self.codes)
         return self.scaled(sums, scale, x).reshape(*x.shape[:-1], len(self.codes))
 
 
@@ -125,15 +127,20 @@ class IntegerConv2d(IntegerLayer):
         if self.activations is None:
             y = self._convolve(images, self.weight.to(x.dtype), self.bias)
         else:
-            y = self._integers(images.detach(), self.activations).movedim(-1, 1)
+            y = self._integers(images.detach()).movedim(-1, 1)
         return y if x.ndim == 4 else y[0]
 
-    def _integers(self, images: Tensor, spec: QuantSpec) -> Tensor:
+    def encoded(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes, scale and zero point of the inputs; see `quantize_at_run_time`."""
+        assert self.activations is not None
+        return quantize_at_run_time(images, self.activations, (1, 2, 3))
+
+    def _integers(self, images: Tensor) -> Tensor:
         """The result (N, H, W, O) for padded images; 0 has a code, so padding came first."""
-        codes, scale, zero = (t.movedim(1, -1) for t in quantize_at_run_time(images, spec, (1, 2, 3)))
+        codes, scale, zero = (t.movedim(1, -1) for t in self.encoded(images))
         if self.groups == 1 and images.is_cpu:
             patches, weight = self._patches(codes.to(torch.int8)), self.codes.movedim(1, -1).flatten(1)
-            sums = _products(patches, zero, weight)
+            sums = integer_products(patches, zero, weight)
         else:
             exact = self.exact if images.is_cpu else torch.float64
             sums = self._convolve((codes - zero).movedim(-1, 1).to(exact), self.codes.to(exact), None).movedim(1, -1)
@@ -175,9 +182,9 @@ def quantize_at_run_time(x: Tensor, spec: QuantSpec, axes: tuple[int, ...]) -> t
     return (x / scale).round_().add_(zero).clamp_(-largest - 1, largest), scale, zero
 
 
-def _products(codes: Tensor, zero: Tensor, weight: Tensor) -> Tensor:
-    """`sum((codes - zero) * weight)` (..., O), exact, for codes (..., K) of 8 bits, zero (..., 1) and weight (O, K)."""
-    if not codes.is_cpu:
+def integer_products(codes: Tensor, zero: Tensor, weight: Tensor) -> Tensor:
+    """`sum((codes - zero) * weight)` (..., O), exact: codes (..., K) of 8 bits, zero (..., 1) or (), weight (O, K)."""
+    if not codes.is_cpu or weight.shape[1] == 1:  # of one column torch 2.13's integer product reads beyond
         return F.linear((codes - zero).double(), weight.double())
     rows = codes.to(torch.int8).reshape(-1, codes.shape[-1])
     sums = torch._int_mm(rows, weight.t()).reshape(*codes.shape[:-1], len(weight))

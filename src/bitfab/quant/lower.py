@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -46,11 +48,15 @@ class Lowered:
 
 @dataclass(frozen=True)
 class Codes:
-    """A value of the graph under construction whose integers are codes of a scale; `pads` of zeros lie around it."""
+    """A value of the graph under construction whose integers are codes of a scale.
+
+    `pads` lie around it: zeros, or where it is `lowest` what is below all codes.
+    """
 
     value: str
     qparams: QParams | None
     pads: ir.Pads = (0, 0, 0, 0)
+    lowest: bool = False
 
 
 def lower_choices(choices: Choices, name: str, shape: ir.Shape) -> Lowered:
@@ -102,10 +108,10 @@ class _Lowering:
                 return self._average(node, layer)
             case nn.MaxPool2d() | nn.Upsample() | nn.Flatten():
                 return self._pass(node, layer)
-            case nn.ZeroPad2d():
+            case nn.ConstantPad2d():
                 x = self._read(node.args[0])
                 left, right, top, bottom = layer.padding
-                return Codes(x.value, x.qparams, (top, left, bottom, right))
+                return Codes(x.value, x.qparams, (top, left, bottom, right), lowest=layer.value != 0)
             case nn.Module():
                 return self._table(node, layer)
             case torch.add:
@@ -113,16 +119,23 @@ class _Lowering:
             case torch.cat:
                 return self._concat(node)
             case torch.reshape:
-                return self._reshape(node, _trailing_shape(node))
+                return self._move(node, ir.Reshape(_trailing_shape(node)))
+            case torch.permute:
+                return self._move(node, _transpose(node))
+            case operator.getitem:
+                return self._move(node, self._slice(node))
             case _:
                 return self._argmax(node)
 
-    def _read(self, node: object, padded: bool = False) -> Codes:
+    def _read(self, node: object, padded: type[nn.Module] | None = None) -> Codes:
+        """The node's codes; those with padding only for the layer that takes it, `padded`."""
         assert isinstance(node, fx.Node)
         codes = self.codes[node]
-        if any(codes.pads) and not padded:
+        taker = nn.MaxPool2d if codes.lowest else nn.Conv2d
+        if any(codes.pads) and padded is not taker:
+            what = "padding with -inf" if codes.lowest else "zero padding"
             raise BitfabError(
-                f"{node.meta['source']}: zero padding is supported before a Conv2d alone; pad there instead"
+                f"{node.meta['source']}: {what} is supported before a {taker.__name__} alone; pad there instead"
             )
         return codes
 
@@ -210,7 +223,7 @@ class _Lowering:
         return (multiplier[:1], shift[:1]) if same else (multiplier, shift)
 
     def _accumulate(self, node: fx.Node, layer: Accumulating) -> Codes:
-        x = self._read(node.args[0], padded=isinstance(layer, nn.Conv2d))
+        x = self._read(node.args[0], padded=nn.Conv2d if isinstance(layer, nn.Conv2d) else None)
         assert x.qparams is not None
         if self.builder.value(x.value).type.bipolar and _reaches_outside(layer, x.pads):
             raise BitfabError(
@@ -240,20 +253,30 @@ class _Lowering:
         return self._requantize(node, total, np.array([scale / qparams.scale[0]]), count * zero)
 
     def _pass(self, node: fx.Node, layer: Passing) -> Codes:
-        x = self._read(node.args[0])
         if isinstance(layer, nn.Flatten):
-            return self._reshape(node, (int(np.prod(self.builder.value(x.value).shape)),))
-        op: ir.Op
-        if isinstance(layer, nn.MaxPool2d):
-            top, left = _pair(layer.padding)
-            op = ir.MaxPool2d(_pair(layer.kernel_size), _pair(layer.stride), (top, left, top, left))
-        else:
-            op = ir.Upsample(_pair(layer.scale_factor))
+            return self._move(node, ir.Reshape((math.prod(self._shape(node.args[0])),)))
+        if isinstance(layer, nn.Upsample):
+            return self._move(node, ir.Upsample(_pair(layer.scale_factor)))
+        x = self._read(node.args[0], padded=nn.MaxPool2d)
+        rows, columns = _pair(layer.padding)
+        top, left, bottom, right = x.pads
+        padding = (top + rows, left + columns, bottom + rows, right + columns)
+        op = ir.MaxPool2d(_pair(layer.kernel_size), _pair(layer.stride), padding)
         return Codes(self._new(node, op, x.value, x.qparams), x.qparams)
 
-    def _reshape(self, node: fx.Node, shape: ir.Shape) -> Codes:
+    def _move(self, node: fx.Node, op: ir.Op) -> Codes:
+        """What leaves all codes as they are, or repeats them."""
         x = self._read(node.args[0])
-        return Codes(self._new(node, ir.Reshape(tuple(shape)), x.value, x.qparams), x.qparams)
+        return Codes(self._new(node, op, x.value, x.qparams), x.qparams)
+
+    def _shape(self, node: object) -> ir.Shape:
+        return self.builder.value(self._read(node).value).shape
+
+    def _slice(self, node: fx.Node) -> ir.Slice:
+        index = node.args[1]
+        assert isinstance(index, tuple) and isinstance(index[-1], slice)
+        axis = len(index) - 2  # the batch axis does not count
+        return ir.Slice(axis, *index[-1].indices(self._shape(node.args[0])[axis]))
 
     def _argmax(self, node: fx.Node) -> Codes:
         return Codes(self._new(node, ir.Argmax(), self._read(node.args[0]).value, None), None)
@@ -297,7 +320,9 @@ class _Lowering:
     def _concat(self, node: fx.Node) -> Codes:
         qparams, type = self._target(node)
         operands = tuple(self._rescale(node, n, i, qparams, type) for i, n in enumerate(node.all_input_nodes))
-        return Codes(self._new(node, ir.Concat(), operands, qparams), qparams)
+        axis = node.args[1]
+        assert isinstance(axis, int)
+        return Codes(self._new(node, ir.Concat(axis - 1), operands, qparams), qparams)
 
 
 def _ends(layer: object) -> tuple[float, float]:
@@ -320,6 +345,12 @@ def _reaches_outside(layer: Accumulating, pads: ir.Pads) -> bool:
         case nn.ConvTranspose2d():
             return layer.kernel_size != layer.stride
     return False
+
+
+def _transpose(node: fx.Node) -> ir.Transpose:
+    axes = node.args[1]
+    assert isinstance(axes, tuple)
+    return ir.Transpose(tuple(axis - 1 for axis in axes[1:] if isinstance(axis, int)))
 
 
 def _trailing_shape(node: fx.Node) -> ir.Shape:

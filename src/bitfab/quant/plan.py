@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from bitfab.errors import BitfabError
+from bitfab.frontend.pointwise import Pointwise
 from bitfab.quant.recipe import LayerRecipe, Recipe
 
 Accumulating = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
@@ -27,8 +29,10 @@ Unary = (
     | nn.SELU
     | nn.Softplus
     | nn.Mish
+    | Pointwise
 )
 Passing = nn.MaxPool2d | nn.Upsample | nn.Flatten
+Moving = (torch.reshape, torch.permute, operator.getitem)  # functions that put the same values elsewhere
 
 Layer = nn.Module | Callable[..., Any] | None
 
@@ -126,7 +130,7 @@ def _sole_concat(layers: Mapping[fx.Node, Layer], node: fx.Node) -> fx.Node | No
         layer = layers.get(user)
         if layer is torch.cat:
             return user
-        if not (isinstance(layer, Passing) or layer is torch.reshape):
+        if not (isinstance(layer, Passing) or layer in Moving):
             return None
         node = user
     return None

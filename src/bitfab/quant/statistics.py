@@ -57,8 +57,8 @@ def _through(module: fx.GraphModule, node: fx.Node, inputs: list[Statistics]) ->
     layer = module.get_submodule(str(node.target)) if node.op == "call_module" else node.target
     x = inputs[0]
     match layer:
-        case nn.Conv2d() | nn.ConvTranspose2d() | nn.Linear() | nn.ZeroPad2d():
-            return x if isinstance(layer, nn.ZeroPad2d) else None
+        case nn.Conv2d() | nn.ConvTranspose2d() | nn.Linear() | nn.ConstantPad2d():
+            return x if isinstance(layer, nn.ConstantPad2d) else None
         case nn.MaxPool2d() | nn.AvgPool2d() | nn.AdaptiveAvgPool2d() | nn.Upsample():
             return x
         case nn.Flatten():
@@ -70,7 +70,7 @@ def _through(module: fx.GraphModule, node: fx.Node, inputs: list[Statistics]) ->
             std = terms[0].std * 2 if len(inputs) == 1 else torch.stack([i.std**2 for i in terms]).sum(0).sqrt()
             parts = [torch.stack([getattr(i, key) for i in terms]).sum(0) for key in ("mean", "low", "high")]
             return Statistics(parts[0], std, parts[1], parts[2])
-        case torch.cat:
+        case torch.cat if node.args[1] == 1:
             return Statistics(*(torch.cat([getattr(i, key) for i in inputs]) for key in ("mean", "std", "low", "high")))
     return None
 

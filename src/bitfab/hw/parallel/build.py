@@ -26,8 +26,10 @@ from bitfab.ir.ops import (
     Popcount,
     Requantize,
     Reshape,
+    Slice,
     Table,
     Threshold,
+    Transpose,
 )
 
 MAX_TABLE_BITS = 10  # of a table's domain: each bit doubles its LUTs
@@ -213,8 +215,21 @@ def _add(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[l
     return [cells.total([(left, 1), (right, 1)]) for left, right in zip(a, b, strict=True)]
 
 
-def _concat(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
-    return [wire for wires in operands for wire in wires]
+def _move(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
+    """Concat, transpose and slice: the same wires, in the order in which the operation puts their numbers."""
+    wires = [wire for operand in operands for wire in operand]
+    places = np.split(np.arange(len(wires)), np.cumsum([len(operand) for operand in operands])[:-1])
+    shaped = [place.reshape(value.shape) for place, value in zip(places, values, strict=True)]
+    match op := node.op:
+        case Concat():
+            moved = np.concatenate(shaped, axis=op.axis)
+        case Transpose():
+            moved = shaped[0].transpose(op.axes)
+        case Slice():
+            moved = shaped[0][(slice(None),) * op.axis + (slice(op.start, op.stop, op.step),)]
+        case _:
+            raise AssertionError(op)
+    return [wires[place] for place in moved.ravel().tolist()]
 
 
 Rule = Callable[[Cells, Any, Sequence[Value], Sequence[list[Wire]]], list[Wire]]
@@ -229,5 +244,7 @@ _RULES: dict[type, Rule] = {
     Requantize: _requantize,
     Table: _table,
     Add: _add,
-    Concat: _concat,
+    Concat: _move,
+    Transpose: _move,
+    Slice: _move,
 }

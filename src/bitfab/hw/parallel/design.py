@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass, field
 
 from bitfab.hw.design import Design
 from bitfab.hw.parallel.cells import Netlist
-
-
-class Language(enum.StrEnum):
-    """The language of the design's files."""
-
-    VERILOG = "verilog"
-    VHDL = "vhdl"
 
 
 @dataclass(frozen=True)
@@ -25,7 +17,6 @@ class ParallelDesign(Design):
 
     netlist: Netlist = field(repr=False)
     levels: int
-    language: Language
 
     @property
     def serial(self) -> bool:

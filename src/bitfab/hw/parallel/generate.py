@@ -6,11 +6,11 @@ import math
 from dataclasses import replace
 
 from bitfab.errors import BitfabError
-from bitfab.hw.design import Instance, Stream, Target, layer_of
+from bitfab.hw.design import Instance, Language, Stream, Target, layer_of
 from bitfab.hw.parallel import verilog, vhdl
 from bitfab.hw.parallel.build import build
 from bitfab.hw.parallel.cells import Netlist
-from bitfab.hw.parallel.design import Language, ParallelDesign
+from bitfab.hw.parallel.design import ParallelDesign
 from bitfab.hw.parallel.names import reserved
 from bitfab.hw.parallel.pipeline import levels_for, pipeline
 from bitfab.ir.graph import Graph, Value
@@ -21,13 +21,11 @@ BIT_OPERATIONS = Compare | Bits | Lut | Popcount
 
 
 def generate_parallel(
-    graph: Graph, target: Target, levels: int | None = None, serial: bool = False, language: str = Language.VERILOG
+    graph: Graph, target: Target, levels: int | None = None, serial: bool = False, language: Language = Language.VERILOG
 ) -> ParallelDesign:
     """A parallel design, in memory; see `bitfab.hw.generate`."""
     if reserved(graph.name):
         raise BitfabError(f"{graph.name}: a word of Verilog or VHDL; give the graph another name")
-    if language not in list(Language):
-        raise BitfabError(f"language {language!r}: choose one of {', '.join(Language)}")
     if levels is not None and levels < 0:
         raise BitfabError(f"levels {levels}: 0 for no registers between the ends, or at least 1 level of logic a stage")
     limit = levels_for(target.clock_mhz) if levels is None else levels
@@ -53,7 +51,7 @@ def generate_parallel(
         files={},
         netlist=netlist,
         levels=limit,
-        language=Language(language),
+        language=language,
     )
     render = verilog.render if language == Language.VERILOG else vhdl.render
     return replace(design, files=render(netlist) | {MARKER: '{"design": "' + graph.name + '"}\n'})

@@ -7,10 +7,11 @@ from importlib.metadata import version
 import numpy as np
 
 from bitfab.dtypes import IntArray
+from bitfab.hw.design import Language
 from bitfab.hw.memories import mem_file
 from bitfab.hw.parallel import vhdl
 from bitfab.hw.parallel.cells import Block
-from bitfab.hw.parallel.design import Language, ParallelDesign
+from bitfab.hw.parallel.design import ParallelDesign
 from bitfab.hw.render_verilog import simulation_library, template
 from bitfab.ir.graph import Value
 from bitfab.ir.run import trace

@@ -22,9 +22,11 @@ from bitfab.ir.ops import (
     Popcount,
     Requantize,
     Reshape,
+    Slice,
     SumPool2d,
     Table,
     Threshold,
+    Transpose,
     Upsample,
 )
 
@@ -53,5 +55,7 @@ _KERNELS: dict[type, Callable[[Any, Sequence[Value], Value], Kernel]] = {
     SumPool2d: layout.sum_pool2d,
     Upsample: layout.upsample,
     Reshape: layout.reshape,
+    Transpose: layout.transpose,
+    Slice: layout.slice_axis,
     Argmax: layout.argmax,
 }

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from bitfab.ir.graph import Value
 from bitfab.ir.kernels.carrier import Kernel, by_definition, carrier, exact_float, padded
-from bitfab.ir.ops import Argmax, Concat, MaxPool2d, Reshape, SumPool2d, Upsample
+from bitfab.ir.ops import Argmax, Concat, MaxPool2d, Reshape, Slice, SumPool2d, Transpose, Upsample
 
 
-def concat(_: Concat, inputs: Sequence[Value], output: Value) -> Kernel:
+def concat(op: Concat, inputs: Sequence[Value], output: Value) -> Kernel:
     dtype = carrier(output).dtype
-    return lambda *tensors: torch.cat([t.to(dtype) for t in tensors], dim=1)
+    return lambda *tensors: torch.cat([t.to(dtype) for t in tensors], dim=1 + op.axis)
 
 
 def max_pool2d(op: MaxPool2d, inputs: Sequence[Value], output: Value) -> Kernel:
@@ -62,11 +62,22 @@ def upsample(op: Upsample, inputs: Sequence[Value], output: Value) -> Kernel:
 
 
 def reshape(op: Reshape, inputs: Sequence[Value], output: Value) -> Kernel:
-    def kernel(t: Tensor) -> Tensor:
-        shaped = t.contiguous().reshape(-1, *op.shape)
-        return shaped.contiguous(memory_format=torch.channels_last) if shaped.ndim == 4 else shaped
+    return lambda t: _laid_out(t.contiguous().reshape(-1, *op.shape))
 
-    return kernel
+
+def transpose(op: Transpose, inputs: Sequence[Value], output: Value) -> Kernel:
+    axes = (0, *(1 + axis for axis in op.axes))
+    return lambda t: _laid_out(t.permute(axes))
+
+
+def slice_axis(op: Slice, inputs: Sequence[Value], output: Value) -> Kernel:
+    index = (slice(None),) * (1 + op.axis) + (slice(op.start, op.stop, op.step),)
+    return lambda t: _laid_out(t[index])
+
+
+def _laid_out(t: Tensor) -> Tensor:
+    """The tensor in the order in which kernels expect it: images channels-last, all else in C order."""
+    return t.contiguous(memory_format=torch.channels_last if t.ndim == 4 else torch.contiguous_format)
 
 
 def argmax(_: Argmax, inputs: Sequence[Value], output: Value) -> Kernel:

@@ -1,0 +1,177 @@
+"""What a block's LUTs and flip-flops grow with: bits of its adders, registers, counters and memories, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bitfab.hw.memory_cost import Parameters, memories
+
+Features = dict[str, float]
+Integers = Mapping[str, int]
+
+LUT_INPUTS = 4
+
+
+def features(block: str, parameters: Parameters) -> Features:
+    """The features of one instance of a block; every block has the constant `instance`."""
+    p = {name: value for name, value in parameters.items() if isinstance(value, int)}
+    own = _BLOCKS[block](p) if block in _BLOCKS else {}
+    held = memories(block, parameters)
+    return own | {
+        "instance": 1,
+        "lutram": sum(memory.lutrams for memory in held),
+        "lutram joined": sum(memory.joined for memory in held),
+        "truth tables": sum(memory.logic for memory in held) / (1 << LUT_INPUTS),
+        "narrow tables": sum(memory.bits for memory in held if memory.logic and memory.words <= 1 << LUT_INPUTS),
+        "block ram bits": sum(memory.bits for memory in held if memory.brams),
+        "other memory bits": sum(memory.bits for memory in held if not memory.brams),
+    }
+
+
+def _bits(n: int) -> int:
+    """Of a register that counts 0 to n - 1."""
+    return (n - 1).bit_length() if n > 1 else 1
+
+
+def _counter(n: int) -> int:
+    return _bits(n) if n > 1 else 0
+
+
+def _window(p: Integers) -> Features:
+    """The address counters of bf_window; see there for what they count."""
+    lanes, bits = (p["Simd"], p["InBits"]) if "Simd" in p else (p["Lanes"], p["Bits"])
+    groups, up = p.get("Groups", 1), (p.get("UpHeight", 1), p.get("UpWidth", 1))
+    row = p["Width"] * p["Words"]
+    padded = p["OriginTop"] < 0 or p["OriginLeft"] < 0
+    run = p["KernelWidth"] * p["Words"] if groups == 1 else p["Words"] // groups
+    reach = p["OutHeight"] * p["StrideHeight"] // up[0] + p["KernelHeight"]
+    counted = [run, p["KernelHeight"], p.get("Fold", 1), groups, p["KernelWidth"] if groups > 1 else 1, *up]
+    return {
+        "address bits": _bits(p["Rows"] * row),
+        "position bits": _bits(row + p["KernelWidth"] * p["Words"]),
+        "row bits": _bits(max(p["Height"], reach)),
+        "slot table": p["Rows"] * _bits(p["Rows"] * row) / (1 << LUT_INPUTS),
+        "slot bits": _bits(p["Rows"]),
+        "loop bits": sum(map(_counter, counted)),
+        "loops": sum(1 for n in counted if n > 1),
+        "padded": float(padded),
+        "padded bits": lanes * bits * padded,
+        "word bits": lanes * bits,
+    }
+
+
+def _conv2d(p: Integers) -> Features:
+    simd, pe = p["Simd"], p["Pe"]
+    product = p["InBits"] + p["WeightBits"]
+    levels = _counter(simd)
+    counts = [-(-simd // (1 << level)) for level in range(levels + 1)]
+    terms = p["KernelHeight"] * p["KernelWidth"] * p["Words"] // p["Groups"]
+    phases = p["UpHeight"] * p["UpWidth"]
+    results = p["Groups"] * p["Fold"]
+    pairs = [(before // 2, product + level) for level, before in enumerate(counts[:-1], start=1)]
+    return _window(p) | {
+        "tree bits": pe * sum(count * bits for count, bits in pairs),
+        "trees": pe * sum(count for count, _ in pairs),
+        "accumulator bits": pe * p["AccBits"],
+        "product bits": pe * simd * product,
+        "sum bits": pe * sum(count * (product + level) for level, count in enumerate(counts)),
+        "operand bits": pe * simd * p["WeightBits"],
+        "term bits": _counter(terms) + _counter(results) + _bits(phases * results * terms),
+        "stage bits": (3 + levels) + _bits(phases * results) * (1 + levels),
+        "phases": phases - 1,
+        "stages": levels,
+    }
+
+
+def _pool2d(p: Integers) -> Features:
+    taps = p["KernelHeight"] * p["KernelWidth"]
+    return _window(p) | {
+        "reduced bits": p["Lanes"] * p["OutBits"],
+        "sum": p["Sum"] * p["Lanes"] * p["OutBits"],
+        "tap bits": _bits(taps),
+    }
+
+
+def _requantize(p: Integers) -> Features:
+    lanes = p["Lanes"]
+    difference = p["InBits"] + (0 if p["InSigned"] and not p["InputZero"] else 1)
+    product = difference + p["MultiplierBits"]
+    kept = max(product - p["MinShift"], 1)
+    extra = p["ExtraBits"] * kept
+    two = p["MultiplierBits"] > 0 and difference > 18
+    constant = p["Words"] == 1
+    return {
+        "lanes": lanes,
+        "input bits": lanes * p["InBits"],
+        "shifted zero": lanes * difference * (p["InputZero"] != 0),
+        "product bits": lanes * product,
+        "multiplier bits": lanes * p["MultiplierBits"] * (not constant),
+        "joined products": lanes * product * two,
+        "extra bits": lanes * extra,
+        "extra stages": lanes * p["ExtraBits"],
+        "kept bits": lanes * kept,
+        "cut bits": lanes * p["MinShift"],
+        "output bits": lanes * p["OutBits"],
+        "output zero": lanes * p["OutBits"] * (p["OutputZero"] != 0),
+        "ties": lanes * (p["Rounding"] != 0),
+        "words": _counter(p["Words"]),
+    }
+
+
+def _threshold(p: Integers) -> Features:
+    compared = p["Lanes"] * p["Levels"] * max(p["ThresholdBits"], p["InBits"])
+    constant = p["Words"] == 1
+    return {
+        "input bits": p["Lanes"] * p["InBits"],
+        "compared bits": compared * (not constant),
+        "constant compared bits": compared * constant,
+        "levels": p["Lanes"] * p["Levels"],
+        "output bits": p["Lanes"] * p["OutBits"],
+        "words": _counter(p["Words"]),
+    }
+
+
+def _add(p: Integers) -> Features:
+    return {
+        "lanes": p["Lanes"],
+        "output bits": p["Lanes"] * p["OutBits"],
+        "input bits": p["Lanes"] * (p["ABits"] + p["BBits"]),
+    }
+
+
+def _width(p: Integers) -> Features:
+    wide, narrow = max(p["InLanes"], p["OutLanes"]), min(p["InLanes"], p["OutLanes"])
+    narrows = p["InLanes"] > p["OutLanes"]
+    bits = wide * p["Bits"]
+    return {
+        "held bits": bits,
+        "shifted bits": (bits - narrow * p["Bits"]) * narrows,
+        "count bits": _bits(wide // narrow + 1),
+        "narrows": float(narrows),
+    }
+
+
+def _fifo(p: Integers) -> Features:
+    return {
+        "word bits": p["Bits"],
+        "count bits": _bits(p["Depth"] + 1),
+        "power": float(p["Depth"] & (p["Depth"] - 1) == 0),
+    }
+
+
+_BLOCKS: Mapping[str, Callable[[Integers], Features]] = {
+    "conv2d": _conv2d,
+    "window": _window,
+    "pool2d": _pool2d,
+    "requantize": _requantize,
+    "threshold": _threshold,
+    "table": lambda p: {"output bits": p["Lanes"] * p["OutBits"]},
+    "add": _add,
+    "concat": lambda p: {"word bits": p["Bits"], "count bits": _bits(max(p["WordsA"], p["WordsB"]))},
+    "argmax": lambda p: {"value bits": p["Bits"], "count bits": _bits(p["Words"]), "index bits": p["IndexBits"]},
+    "width": _width,
+    "fifo": _fifo,
+    "fork": lambda p: {"copies": p["Count"]},
+    "bipolar": lambda p: {"lanes": p["Lanes"]},
+    "top": lambda p: {"in bits": p["InBits"], "out bits": p["OutBits"], "count bits": _bits(p["OutWords"])},
+}

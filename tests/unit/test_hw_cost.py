@@ -1,0 +1,131 @@
+"""The cost model: memories and multipliers as Yosys infers them, estimates within their error, foldings that fit."""
+
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bitfab.dtypes import IntType
+from bitfab.errors import BitfabError
+from bitfab.hw import cost, generate
+from bitfab.hw.design import Target, write_files
+from bitfab.hw.fit import fit, options
+from bitfab.hw.memory_cost import ram, rom
+from bitfab.ir import Builder, Graph
+from bitfab.ir.ops import Conv2d, Dense, MaxPool2d, Requantize, Reshape
+from bitfab.parts import find_part
+from bitfab.tools import yosys
+from bitfab.tools.process import MissingToolError
+
+UINT8 = IntType(8, signed=False)
+
+
+def network(seed: int = 0, channels: int = 8) -> Graph:
+    """Two convolutions, a pool and a dense layer."""
+    rng = np.random.default_rng(seed)
+    builder = Builder("net")
+    y = builder.input("x", (2, 12, 12), UINT8)
+    for index, (inputs, outputs) in enumerate([(2, channels), (channels, channels)]):
+        weight = rng.integers(-100, 101, (outputs, inputs, 3, 3), dtype=np.int32)
+        y = builder.add(f"conv{index}", Conv2d(weight, rng.integers(-99, 99, outputs), padding=(1, 1, 1, 1)), y)
+        op = Requantize(rng.integers(2**15, 2**16, outputs), np.full(outputs, 26), UINT8, 0, 255)
+        y = builder.add(f"act{index}", op, y)
+        y = builder.add(f"pool{index}", MaxPool2d((2, 2), (2, 2)), y)
+    y = builder.add("flat", Reshape((channels * 9,)), y)
+    return builder.build(
+        (builder.add("dense", Dense(rng.integers(-100, 101, (5, channels * 9), dtype=np.int32), np.arange(5)), y),)
+    )
+
+
+def test_estimate_beside_synthesis(tmp_path: Path) -> None:
+    try:
+        yosys.require()
+    except MissingToolError as error:
+        pytest.skip(str(error))
+    design = generate(network(), "ecp5-25k", 16)
+    write_files(design.files, tmp_path / "net")
+    sources = [tmp_path / "net" / path for path in design.sources]
+    real = yosys.synthesize_ecp5(sources, design.name, tmp_path / "build").total
+    guess = cost.total(cost.estimate(design).values())
+    assert (guess.dsp, guess.bram) == (real.dsp, real.bram)
+    assert guess.lut == pytest.approx(real.lut, rel=0.2)
+    assert guess.ff == pytest.approx(real.ff, rel=0.2)
+
+
+@given(bits=st.integers(1, 300), words=st.integers(1, 20000))
+def test_memories_hold_what_they_must(bits: int, words: int) -> None:
+    held = ram(bits, words)
+    assert not (held.brams and held.lutrams)
+    room = held.brams * 18 * 1024 + held.lutrams * 64
+    assert room >= bits * words or (words <= 2 and not room)
+    constant = rom(bits, words, block=True)
+    assert constant.brams * 18 * 1024 >= bits * words
+    assert rom(bits, words).brams in (0, constant.brams)
+
+
+def test_memories_that_yosys_was_seen_to_make() -> None:
+    assert (ram(12, 96).lutrams, ram(4, 256).lutrams, ram(48, 40).lutrams) == (18, 16, 36)
+    assert (ram(8, 192).brams, ram(16, 128).brams, ram(2, 384).brams, ram(64, 256).brams) == (1, 1, 1, 2)
+    assert (rom(8, 16384, block=True).brams, rom(256, 75, block=True).brams, rom(4, 12288, block=True).brams) == (
+        8,
+        8,
+        3,
+    )
+    assert (rom(17, 128).brams, rom(8, 256).brams) == (1, 0)  # 2,176 bits are too many for LUTs, 2,048 are not
+
+
+@given(share=st.floats(0.05, 1.0), channels=st.sampled_from([2, 4, 8]))
+@settings(deadline=None, max_examples=12)
+def test_what_fits_is_within_the_share(share: float, channels: int) -> None:
+    graph, budget = network(channels=channels), find_part("ecp5-25k").available.times(share)
+    try:
+        folding = fit(graph, "ecp5-25k", share)
+    except BitfabError as error:
+        assert "needs about" in str(error)
+        return
+    design = generate(graph, "ecp5-25k", folding=folding)
+    used = cost.total(cost.estimate(design).values())
+    assert all(u <= b for u, b in zip(astuple(used), astuple(budget), strict=True))
+
+
+def test_no_folding_that_fits_is_faster() -> None:
+    """Every combination of a small network's foldings, against the integer program's."""
+    graph = network(channels=2)
+    chosen = fit(graph, "ecp5-25k", 0.25)
+    found = max(layer.cycles for layer in generate(graph, "ecp5-25k", folding=chosen).layers if layer.folding)
+    budget = astuple(find_part("ecp5-25k").available.times(0.25))
+    choices = options(graph)
+    for first in choices["conv0"]:
+        for second in choices["conv1"]:
+            for third in choices["dense"]:
+                slowest = max(first.cycles, second.cycles, third.cycles)
+                if slowest >= found:
+                    continue
+                folding = {"conv0": first.folding, "conv1": second.folding, "dense": third.folding}
+                used = cost.total(cost.estimate(generate(graph, "ecp5-25k", 99, folding)).values())
+                assert any(u > b for u, b in zip(astuple(used), budget, strict=True)), folding
+
+
+def test_a_rate_is_reached_with_less() -> None:
+    graph, target = network(), Target("ecp5-25k", 100.0)
+    slow, fast = (fit(graph, target, 1.0, rate) for rate in (2000, 20000))
+    areas = []
+    for folding, rate in ((slow, 2000), (fast, 20000)):
+        design = generate(graph, target, folding=folding)
+        assert max(layer.cycles for layer in design.layers if layer.folding) <= 100e6 / rate
+        areas.append(cost.total(cost.estimate(design).values()).dsp)
+    assert areas[0] < areas[1]
+
+
+def test_what_cannot_be() -> None:
+    with pytest.raises(BitfabError, match=r"needs about \d+ DSP .* 0 are given"):
+        fit(network(), "ecp5-25k", 0.02)
+    with pytest.raises(BitfabError, match="lower the rate or raise the clock"):
+        fit(network(), "ecp5-25k", 1.0, 1e7)
+    with pytest.raises(BitfabError, match="choose more than 0"):
+        fit(network(), "ecp5-25k", 1.5)
+    with pytest.raises(BitfabError, match="unknown part"):
+        fit(network(), "ecp5-26k")
