@@ -1,11 +1,12 @@
 """Models of others, read: what the import computes beside what the format's own runtime does.
 
-    python benchmarks/interop.py [--parts float,quantized] [--photos N] [--json FILE]
+    python benchmarks/interop.py [--parts float,qonnx,static,tflite] [--photos N] [--images N] [--json FILE]
 
 `float`: every float ONNX file of ../shared/data/models on photos of ../shared/data/coco, as the file's own node names,
 shapes and preprocessing (BGR, 0 to 255) want them: the module, its normal form and the integer graph against
 onnxruntime; and the seconds that each step takes. A quantized file must be refused there, with a pointer to the other
-import. `quantized`: quantized ONNX files beside their reference executors (see interop_quantized.py).
+import. `qonnx`: the QONNX files beside QONNX's own executor. `static`: a network that onnxruntime quantized, in both of
+its formats. `tflite`: int8 and float TFLite files beside the TFLite interpreter, and the int8 ResNet8 on to RTL.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.common import ROOT, Check, main, told
-from benchmarks.interop_quantized import quantized
+from benchmarks.models.quantized_onnx import qonnx, static
+from benchmarks.models.tflite_files import tflite
 from bitfab.dtypes import dequantize, quantize
 from bitfab.errors import BitfabError
 from bitfab.frontend.onnx import Network, load_onnx
@@ -44,6 +46,7 @@ def measure(arguments: argparse.Namespace) -> Sequence[Check]:
     if not (DATA / "models").is_dir():
         sys.exit(f"{DATA / 'models'}: absent; nothing measured")
     torch.set_num_threads(1)
+    (ROOT / "build" / "bench").mkdir(parents=True, exist_ok=True)
     return [check for part in arguments.parts.split(",") for check in told(PARTS[part](arguments))]
 
 
@@ -109,11 +112,14 @@ def _difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
 
 PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Check]]] = {
     "float": _float,
-    "quantized": lambda _: quantized(),
+    "qonnx": lambda arguments: qonnx(arguments.images),
+    "static": lambda arguments: static(arguments.images),
+    "tflite": lambda _: tflite(ROOT / "build" / "resnet8"),
 }
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="models of others, imported")
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}, separated by commas")
     parser.add_argument("--photos", type=int, default=8, help="that are compared and calibrated on")
+    parser.add_argument("--images", type=int, default=500, help="inputs of each quantized ONNX file")
     main(measure, parser)

@@ -1,7 +1,5 @@
 """Quantized ONNX files as integer graphs, beside their reference executors on real inputs.
 
-    python benchmarks/interop_quantized.py [--only PART ...] [--images N] [--json FILE]
-
 Parts: `qonnx` (TFC_2W2A on MNIST's test images, or random ones where these are not installed; the QKeras jet tagger on
 jets; beside QONNX's own executor, in an environment of its own) and `static` (a residual CNN with random weights, made
 int8 by onnxruntime's quantize_static in both of its formats, on CIFAR-10 images; beside onnxruntime without its
@@ -14,14 +12,11 @@ quantizes its input nowhere, so that it gets 16-bit codes; what it makes of the 
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import onnx
@@ -30,7 +25,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization
 
-from benchmarks.common import ROOT, Check, main, peer_python, told
+from benchmarks.common import ROOT, Check, peer_python
 from bitfab.data import jets, mnist
 from bitfab.dtypes import dequantize, quantize
 from bitfab.errors import BitfabError
@@ -46,23 +41,8 @@ SAME = 1e-5  # of a softmax's value: what float32 leaves open
 Images = NDArray[np.float32]
 
 
-def measure(arguments: argparse.Namespace) -> Sequence[Check]:
-    """All checks of the wanted parts."""
-    WORK.mkdir(parents=True, exist_ok=True)
-    checks: list[Check] = []
-    for part in arguments.only or PARTS:
-        checks += told(PARTS[part](arguments.images))
-    return checks
-
-
-def quantized(count: int = 500) -> Iterator[Check]:
-    """All parts, on `count` inputs each."""
-    WORK.mkdir(parents=True, exist_ok=True)
-    for part in PARTS.values():
-        yield from part(count)
-
-
-def _qonnx(count: int) -> Iterator[Check]:
+def qonnx(count: int) -> Iterator[Check]:
+    """QONNX files beside QONNX's own executor, on `count` inputs each."""
     tfc, tagger = DATA / "models" / "TFC_2W2A.onnx", DATA / "models" / "qkeras_jettagging.onnx"
     features = DATA / "jets" / "jets_20k.npz"
     if not all(path.exists() for path in (tfc, tagger, features)):
@@ -122,7 +102,7 @@ def _executed(model: Path, x: Images) -> NDArray[np.float32]:
     """What QONNX's executor gives."""
     given, made = WORK / "qonnx_images.npy", WORK / "qonnx_outputs.npy"
     np.save(given, x)
-    script = Path(__file__).parent / "peers" / "interop_qonnx.py"
+    script = ROOT / "benchmarks" / "peers" / "interop_qonnx.py"
     subprocess.run([peer_python("qonnx", QONNX), script, model, given, made], check=True)
     return np.asarray(np.load(made))
 
@@ -136,7 +116,8 @@ def _softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def _static(count: int) -> Iterator[Check]:
+def static(count: int) -> Iterator[Check]:
+    """A network made int8 by onnxruntime, beside onnxruntime without its optimizations, on `count` images."""
     file = DATA / "cifar10" / "cifar10_4000.npz"
     if not file.exists():
         print("static: left out, ../shared/data/cifar10 is absent", file=sys.stderr)
@@ -220,12 +201,3 @@ def _network(rng: np.random.Generator) -> onnx.ModelProto:
     ]
     graph = helper.make_graph(nodes, "network", ends[:1], ends[1:], constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-
-
-PARTS = {"qonnx": _qonnx, "static": _static}
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="quantized ONNX files as integer graphs")
-    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help="measure these parts only")
-    parser.add_argument("--images", type=int, default=500, metavar="N", help="inputs of each model (default 500)")
-    main(measure, parser)

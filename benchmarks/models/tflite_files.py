@@ -7,7 +7,6 @@ images, every stream compared. Damaged files: bytes of all three models overwrit
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -18,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from common import ROOT, Check, main, told
 from numpy.typing import NDArray
 
 import bitfab as bf
+from benchmarks.common import ROOT, Check
 from bitfab import dtypes
 from bitfab.backend import Stages, simulate
 from bitfab.data import photos
@@ -44,15 +43,11 @@ SIMULATED = 3  # images
 MUTATIONS = 250  # of each file
 
 
-def measure(arguments: argparse.Namespace) -> list[Check]:
-    torch.set_num_threads(1)
+def tflite(folder: Path) -> Iterator[Check]:
+    """All figures; the RTL of ResNet8 goes into `folder`. Nothing where ../shared/data is absent."""
     if not RESNET8.exists():
         print("SKIPPED: no models in ../shared/data/models", file=sys.stderr)
-        return []
-    return list(told(_checks(arguments.output)))
-
-
-def _checks(folder: Path) -> Iterator[Check]:
+        return
     with np.load(DATA / "cifar10" / "cifar10_4000.npz") as data:
         images, labels = data["x"], data["y"].ravel()
     graph = load_quantized_tflite(RESNET8_INT8)
@@ -200,9 +195,3 @@ def _rtl(graph: Graph, codes: Array, folder: Path) -> Iterator[Check]:
     yield Check.at_most("mismatches", simulation.mismatches, 0)
     yield Check("cycles an image", design.expected_cycles)
     yield Check("wall time of generation and simulation, s", sum(stages.seconds.values()))
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="TFLite models in, and an int8 one on to RTL")
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "resnet8", help="the design's folder")
-    main(measure, parser)
