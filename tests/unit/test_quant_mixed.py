@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bitfab.dtypes import QuantSpec
 from bitfab.errors import BitfabError
+from bitfab.frontend.matmul import MatMul
+from bitfab.frontend.onnx import load_onnx
+from bitfab.frontend.torch import capture
 from bitfab.quant.activation_codes import EvenCode, LogUniformCode, group_channels, log_uniform
 from bitfab.quant.dynamic import quantize_dynamic
-from bitfab.quant.matmul import MatMul
 from bitfab.quant.mixed import quantize_mixed, stored_bytes
 from bitfab.quant.move_scales import Move, move_scales
 from bitfab.quant.recipe import AdaRound, Recipe
@@ -336,3 +341,42 @@ def test_layers_of_one_input_channel() -> None:
     net = nn.Linear(1, 7)
     torch.testing.assert_close(quantize_dynamic(net)(x), net(x), rtol=0, atol=0.02)
     torch.testing.assert_close(quantize_mixed(net, [x]).module(x), net(x), rtol=0, atol=0.02)
+
+
+def attention_onnx(path: Path) -> None:
+    """A transformer's block in ONNX: layer norm, attention of two heads' worth of channels, an MLP with GELU."""
+    rng = np.random.default_rng(0)
+    constants, nodes = [], []
+
+    def weight(*shape: int) -> str:
+        constants.append(numpy_helper.from_array(rng.normal(0, 0.3, shape).astype(np.float32), f"w{len(constants)}"))
+        return constants[-1].name
+
+    def node(kind: str, *inputs: str, **attributes: object) -> str:
+        nodes.append(helper.make_node(kind, inputs, [f"{kind}_{len(nodes)}"], f"{kind}_{len(nodes)}", **attributes))
+        return nodes[-1].output[0]
+
+    normed = node("LayerNormalization", "x", weight(16), weight(16))
+    q, k, v = (node("MatMul", normed, weight(16, 16)) for _ in range(3))
+    scores = node("Softmax", node("MatMul", q, node("Transpose", k, perm=[0, 2, 1])))
+    x = node("Add", "x", node("MatMul", scores, v))
+    y = node("Add", x, node("MatMul", node("Gelu", node("MatMul", x, weight(16, 32))), weight(32, 16)))
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 5, 16]) for name in ("x", y)]
+    graph = helper.make_graph(nodes, "block", ends[:1], ends[1:], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
+
+
+def test_a_transformer_from_onnx(tmp_path: Path) -> None:
+    """Its weights and its products of activations become integer; softmax, layer norm and GELU stay float."""
+    attention_onnx(tmp_path / "block.onnx")
+    net = load_onnx(tmp_path / "block.onnx")
+    torch.manual_seed(0)
+    x = torch.randn(4, 5, 16)
+    mixed = quantize_mixed(net, [x])
+    assert [layer.kind for layer in mixed.layers] == ["Linear"] * 3 + ["MatMul"] * 2 + ["Linear"] * 2
+    assert mixed.integer_share == 1.0
+    with torch.no_grad():
+        exact, found = net(x), mixed.module(x)
+    assert 0 < (found - exact).norm() / exact.norm() < 0.05
+    with pytest.raises(BitfabError, match="quantize_mixed"):
+        capture(net, x)

@@ -1,4 +1,4 @@
-"""Float ONNX files as torch modules: one submodule per node, named after it, that computes it with torch calls."""
+"""Float ONNX files as torch modules: one submodule a node, named after it: an ordinary layer, or torch calls."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from bitfab.errors import BitfabError
 from bitfab.frontend import onnx_file
 from bitfab.frontend.calls import Unsupported
+from bitfab.frontend.onnx_modules import layer
 from bitfab.frontend.onnx_ops import OPERATORS
 from bitfab.frontend.onnx_static import STATIC, Budget, evaluate
 from bitfab.frontend.onnx_values import Value
@@ -144,7 +145,8 @@ class Network(nn.Module):
             _check_supported(node)
             known = {i: constants[name] for i, name in enumerate(node.input) if name in constants}
             name = self._free(node.name or f"{node.op_type}_{number}")
-            self.add_module(name, Operator(node, known, opset, batch))
+            plain = layer(node.op_type, onnx_file.attributes(node), known)
+            self.add_module(name, plain or Operator(node, known, opset, batch))
             self.steps.append((name, node))
         if self.input_name not in {name for _, node in self.steps for name in node.input}:
             raise BitfabError(f"its outputs do not depend on its input {self.input_name!r}; export the whole network")
@@ -155,7 +157,8 @@ class Network(nn.Module):
         values: dict[str, Any] = {self.input_name: x}
         for name, node in self.steps:
             inputs = {i: values[source] for i, source in enumerate(node.input) if source in values}
-            result = self.get_submodule(name)(inputs)
+            module = self.get_submodule(name)
+            result = module(inputs) if isinstance(module, Operator) else _applied(module, node, inputs)
             results = result if isinstance(result, tuple | list) else (result,)
             values.update(zip(node.output, results, strict=False))
         outputs = tuple(values[name] for name in self.output_names)
@@ -175,6 +178,15 @@ class Network(nn.Module):
             number += 1
             free = f"{name}_{number}"
         return free
+
+
+def _applied(module: nn.Module, node: NodeProto, inputs: Mapping[int, Value]) -> Any:
+    """An ordinary layer on the node's computed inputs."""
+    try:
+        return module(*(inputs[position] for position in sorted(inputs)))
+    except _MISFITS as error:
+        reason = onnx_file.first_line(error)
+        raise BitfabError(f"{onnx_file.node_name(node)}: does not fit its input ({reason})") from error
 
 
 def _input(model: ModelProto, constants: Mapping[str, Any]) -> tuple[str, tuple[int | None, ...], int | None]:

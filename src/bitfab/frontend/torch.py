@@ -260,4 +260,7 @@ def _label(step: nn.Module | Function) -> str:
 def _complaint(node: fx.Node, path: str, unsupported: Unsupported) -> str:
     place = _place(node.meta.get("stack_trace") or "")
     reason = f" ({unsupported})" if str(unsupported) else ""
-    return f"{path}: {_operation(node)} is not supported{place}{reason}; supported: {SUPPORTED}"
+    return (
+        f"{path}: {_operation(node)} is not supported{place}{reason}; bitfab.quantize_mixed keeps it in float; "
+        f"supported: {SUPPORTED}"
+    )

@@ -1,5 +1,6 @@
 """Quantization: calibrate a float network, choose scales, lower it to the integer graph."""
 
+from bitfab.frontend.matmul import MatMul
 from bitfab.quant.analysis import Diagnosis, LayerSensitivity, Trial, debug, sensitivity
 from bitfab.quant.calibrate import batch_norm_ranges, calibrate
 from bitfab.quant.data_free import DATA_FREE, quantize_without_data
@@ -9,7 +10,6 @@ from bitfab.quant.float_formats import BF16, FP8_E4M3, FP8_E5M2, FP16, FloatForm
 from bitfab.quant.fold import fold
 from bitfab.quant.lower import Choices, Lowered, lower_choices
 from bitfab.quant.lower_trained import lower, trained_choices
-from bitfab.quant.matmul import MatMul
 from bitfab.quant.mixed import Mixed, quantize_mixed, stored_bytes
 from bitfab.quant.move_scales import Move, move_scales
 from bitfab.quant.prepare import StepRule, prepare

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from bitfab.dtypes import FloatArray, QuantSpec
 from bitfab.errors import BitfabError
+from bitfab.frontend.matmul import MatMul
 from bitfab.quant.activation_codes import ActivationCode, EvenCode, group_channels, log_uniform
 from bitfab.quant.census import Census, FloatPart, layer_macs
 from bitfab.quant.dynamic import LARGEST_BITS, LARGEST_SUM, IntegerLayer
-from bitfab.quant.matmul import MatMul
 from bitfab.quant.observers import make_observer
 from bitfab.quant.plan import check_weights
 from bitfab.quant.recipe import EXCLUDED_BITS, BiasCorrection, LayerRecipe, Recipe, matches

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bitfab.errors import BitfabError
-from bitfab.quant.matmul import MatMul
+from bitfab.frontend.matmul import MatMul
 from bitfab.quant.move_scales import Move
 from bitfab.zoo.sam_image_encoder import Block, EncoderShape, ImageEncoder, LayerNorm2d, Mlp
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitfab.quant.matmul import MatMul
+from bitfab.frontend.matmul import MatMul
 
 __all__ = ["EncoderShape", "ImageEncoder", "LayerNorm2d"]
 
