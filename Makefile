@@ -9,7 +9,7 @@ demo: .venv/ready
 
 test: .venv/ready
 	@./scripts/system-packages
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: .venv/ready
 	@mkdir -p build/bench

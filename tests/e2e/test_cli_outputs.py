@@ -50,7 +50,7 @@ def test_errors_of_the_file_system_anywhere(run: Cli, graph: Path, monkeypatch: 
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
 
-    monkeypatch.setattr("bitfab.ir.serialize.load", fail)
+    monkeypatch.setattr("bitfab.inputs.load", fail)
     assert "somewhere: No space left on device" in run.refuse("inspect", graph)
 
 
