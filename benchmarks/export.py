@@ -34,6 +34,7 @@ from torch import nn
 import bitfab as bf
 from benchmarks.common import ROOT, Check, main, peer_python, told
 from benchmarks.models.resnet import resnet18_small
+from benchmarks.run_speed import network as plain
 from bitfab import zoo
 from bitfab.data import digits, qubit
 from bitfab.dtypes import dequantize, quantize
@@ -146,18 +147,19 @@ def _speed(task: Task, files: dict[Style, Path], repeats: int) -> Iterator[Check
 
 
 def _larger(repeats: int) -> Iterator[Check]:
-    """A CNN of useful size: 64x64 pixels."""
-    torch.manual_seed(0)
+    """CNNs of useful size on 64x64 pixels: a plain one, and one whose additions the graph rounds as ONNX does not."""
     images = np.random.default_rng(0).normal(size=(17, 3, 64, 64)).astype(np.float32)
-    task = Task("resnet18-small", resnet18_small().eval(), images[:16], images[16:])
-    graph = bf.quantize(task.network, task.calibration)
-    real = _session(_float_file(task.name, task.network, task.tests))
-    for style in (Style.QDQ, Style.QOPERATOR):
-        file = WORK / f"{task.name}-{style}.onnx"
-        export_onnx(graph, file, style)
-        times = _interleaved([real, _session(file)], task.tests, repeats)
-        yield Check(f"{task.name} {style}: INT8, ms", 1e3 * times[1])
-        yield Check.at_least(f"{task.name} {style}: float32 time over INT8 time", times[0] / times[1], 1.8)
+    for name, make in (("plain CNN", plain), ("resnet18-small", resnet18_small)):
+        torch.manual_seed(0)
+        task = Task(name.replace(" ", "-"), make().eval(), images[:16], images[16:])
+        graph = bf.quantize(task.network, task.calibration)
+        real = _session(_float_file(task.name, task.network, task.tests))
+        for style in (Style.QDQ, Style.QOPERATOR):
+            file = WORK / f"{task.name}-{style}.onnx"
+            export_onnx(graph, file, style)
+            times = _interleaved([real, _session(file)], task.tests, repeats)
+            yield Check(f"{name} {style}: INT8, ms", 1e3 * times[1])
+            yield Check.at_least(f"{name} {style}: float32 time over INT8 time", times[0] / times[1], 1.8)
 
 
 def _float_file(name: str, network: nn.Module, image: Images) -> Path:
