@@ -47,8 +47,13 @@ def ram(bits: int, words: int) -> Memory:
 
 
 def rom(bits: int, words: int, block: bool = False) -> Memory:
-    """Constants: in LUTs, unless block RAM is cheaper, or is asked for."""
-    cost, brams = _brams(bits, words)
+    """Constants: in LUTs, unless block RAM is cheaper, or is asked for.
+
+    Banks that a deep one needs are read at the same address, so that they share block RAMs side by side.
+    """
+    banked = [(-(-words // depth), width) for width, depth in BRAM_SHAPES]
+    counts = [(-(-bits * banks // width), banks) for banks, width in banked]
+    cost, brams = min((BRAM_COST * count + _joining(bits, banks), count) for count, banks in counts)
     return Memory(bits, words, brams=brams if block or bits * words * ROM_BIT_COST > cost else 0)
 
 
