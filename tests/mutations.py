@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
@@ -48,8 +49,8 @@ def _extreme(rng: Rng) -> int:
     return EXTREMES[int(rng.integers(0, len(EXTREMES)))]
 
 
-def _pick(items: object, rng: Rng) -> object:
-    found = list(items)  # type: ignore[call-overload]
+def _pick(items: Iterable[Any], rng: Rng) -> Any:
+    found = list(items)
     return found[int(rng.integers(0, len(found)))] if found else None
 
 
@@ -100,14 +101,14 @@ def _attribute(model: ModelProto, rng: Rng) -> None:
     attribute = _pick(found, rng)
     if attribute is None:
         return
-    if attribute.ints:  # type: ignore[attr-defined]
-        attribute.ints[int(rng.integers(0, len(attribute.ints)))] = _extreme(rng)  # type: ignore[attr-defined]
-    elif attribute.HasField("i"):  # type: ignore[attr-defined]
-        attribute.i = _extreme(rng)  # type: ignore[attr-defined]
-    elif attribute.HasField("f"):  # type: ignore[attr-defined]
-        attribute.f = float(rng.choice([np.nan, np.inf, 0.0, -1e30]))  # type: ignore[attr-defined]
+    if attribute.ints:
+        attribute.ints[int(rng.integers(0, len(attribute.ints)))] = _extreme(rng)
+    elif attribute.HasField("i"):
+        attribute.i = _extreme(rng)
+    elif attribute.HasField("f"):
+        attribute.f = float(rng.choice([np.nan, np.inf, 0.0, -1e30]))
     else:
-        attribute.s = rng.bytes(4)  # type: ignore[attr-defined]
+        attribute.s = rng.bytes(4)
 
 
 def _wiring(model: ModelProto, rng: Rng) -> None:

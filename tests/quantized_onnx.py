@@ -112,7 +112,7 @@ class Quant(OpRun):
 
     op_domain = QONNX
 
-    def _run(self, x, scale, zero, bits, signed=1, narrow=0, rounding_mode="ROUND"):  # type: ignore[no-untyped-def]
+    def _run(self, x, scale, zero, bits, signed=1, narrow=0, rounding_mode="ROUND"):
         return (quant(x, scale, zero, bits, signed, narrow, rounding_mode),)
 
 
@@ -121,7 +121,7 @@ class BipolarQuant(OpRun):
 
     op_domain = QONNX
 
-    def _run(self, x, scale):  # type: ignore[no-untyped-def]
+    def _run(self, x, scale):
         return (np.where(x >= 0, scale, -scale).astype(np.float32),)
 
 
@@ -130,7 +130,7 @@ class Trunc(OpRun):
 
     op_domain = QONNX
 
-    def _run(self, x, scale, zero, bits, bits_out, rounding_mode="FLOOR"):  # type: ignore[no-untyped-def]
+    def _run(self, x, scale, zero, bits, bits_out, rounding_mode="FLOOR"):
         assert rounding_mode == "FLOOR"
         return ((np.floor(np.round(x / scale + zero) / 2 ** (bits - bits_out)) - zero) * scale,)
 
@@ -140,7 +140,7 @@ class MultiThreshold(OpRun):
 
     op_domain = QONNX
 
-    def _run(self, x, thresholds, out_scale=1.0, out_bias=0.0, **_):  # type: ignore[no-untyped-def]
+    def _run(self, x, thresholds, out_scale=1.0, out_bias=0.0, **_):
         passed = (np.moveaxis(x, 1, -1)[..., None] >= thresholds).sum(axis=-1)
         return ((out_scale * np.moveaxis(passed, -1, 1) + out_bias).astype(np.float32),)
 

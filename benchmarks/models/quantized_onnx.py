@@ -144,7 +144,7 @@ def static(count: int) -> Iterator[Check]:
 
 
 def _quantized(source: Path, model: Path, x: Images, form: str, signed: bool) -> None:
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+    class Reader(quantization.CalibrationDataReader):
         batches = iter([{"x": x}])
 
         def get_next(self) -> Any:

@@ -171,7 +171,7 @@ def test_debug_of_an_application_judges_as_its_demo_does() -> None:
 
 
 def test_parameters_come_from_a_file(run: Cli, graph: Path) -> None:
-    from tiny_networks import Tiny  # type: ignore[import-not-found]
+    from tiny_networks import Tiny
 
     state = {name: torch.ones_like(tensor) for name, tensor in Tiny().state_dict().items()}
     safetensors.torch.save_file(state, "ones.safetensors")

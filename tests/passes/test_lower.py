@@ -98,7 +98,7 @@ NETS: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {
 }
 RECIPES = {
     "default": (Recipe(), 30),
-    "mse": (Recipe(observer="mse"), 30),  # type: ignore[arg-type]
+    "mse": (Recipe(observer="mse"), 30),
     "po2": (Recipe(scale=ScaleKind.PO2), 25),
     "symmetric": (Recipe(symmetric_activations=True, per_channel=False, rounding=Rounding.HALF_EVEN), 24),
     "fine": (Recipe(weights=16, activations=16), 58),
@@ -226,9 +226,9 @@ def test_a_dead_channel_keeps_its_bias() -> None:
     torch.manual_seed(0)
     net = nn.Conv2d(3, 4, 3)
     with torch.no_grad():
-        net.weight[1], net.bias[1] = 0, 0.123  # type: ignore[index]
-        net.weight[2], net.bias[2] = 1e-20, -0.2  # type: ignore[index]
-        net.weight[3], net.bias[3] = 0, 0  # type: ignore[index]
+        net.weight[1], net.bias[1] = 0, 0.123
+        net.weight[2], net.bias[2] = 1e-20, -0.2
+        net.weight[3], net.bias[3] = 0, 0
     for recipe in (Recipe(), Recipe(per_channel=False), Recipe(scale=ScaleKind.PO2)):
         graph = _quantized(net, IMAGE, recipe).graph
         result, value = run(graph, _codes(graph, _data(4, IMAGE, 1))), graph.output_values[0]
@@ -241,7 +241,7 @@ def test_a_dead_channel_keeps_its_bias() -> None:
 def test_scales_too_unequal_name_the_layer() -> None:
     net = Lambda(lambda m, x: m[0](x) + x, nn.Conv2d(3, 3, 1, bias=False))
     with torch.no_grad():
-        net.layer[0].weight.copy_(-(1 + 1e-6) * torch.eye(3).reshape(3, 3, 1, 1))  # type: ignore[operator, union-attr]
+        net.layer[0].weight.copy_(-(1 + 1e-6) * torch.eye(3).reshape(3, 3, 1, 1))
     with pytest.raises(BitfabError, match=r"^add: .* multiplier_bits"):
         _quantized(net, IMAGE, Recipe())
 
@@ -260,7 +260,7 @@ def test_a_concat_gives_its_scale_to_what_only_it_reads() -> None:
     torch.manual_seed(0)
     net = NETS["concat"][1]()
     with torch.no_grad():
-        net.layer[0].weight.mul_(10)  # type: ignore[index, union-attr, operator]  # a range wider than that of x
+        net.layer[0].weight.mul_(10)  # a range wider than that of x
     quantized = _quantized(net, IMAGE, Recipe())
     cat = quantized.graph.values["cat"]
     feeding = next(node for node in quantized.graph if node.name == "cat").inputs
@@ -281,7 +281,7 @@ def test_exclude_and_overrides_reach_their_layers() -> None:
 def test_same_input_same_graph() -> None:
     def digest() -> str:
         torch.manual_seed(0)
-        graph = _quantized(NETS["concat"][1](), IMAGE, Recipe(observer="mse")).graph  # type: ignore[arg-type]
+        graph = _quantized(NETS["concat"][1](), IMAGE, Recipe(observer="mse")).graph
         tensors = [value.tobytes() for n in graph for value in vars(n.op).values() if isinstance(value, np.ndarray)]
         return f"{[str(node) for node in graph]} {tensors}"
 

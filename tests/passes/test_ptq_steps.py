@@ -145,7 +145,7 @@ def test_equalization_stops_at_relu6_unless_it_is_replaced() -> None:
 def test_high_biases_move_to_the_next_layer() -> None:
     net = _net()
     with torch.no_grad():
-        net[4].bias[:3] += 20  # type: ignore[index, operator]
+        net[4].bias[:3] += 20
     module = fold(capture(net, torch.zeros(1, *SHAPE)))
     absorbed = absorb_high_bias(module)
     x = torch.from_numpy(_data(32, 5))
@@ -189,7 +189,7 @@ def test_observers_give_usable_ranges(observer: Any) -> None:
 
 def test_batch_norm_ranges_need_no_data() -> None:
     module = _folded()
-    small, large = (calibrate(module, [scale * _data(4, 0)], Recipe(observer="batch_norm")) for scale in (0.1, 1))  # type: ignore[arg-type]
+    small, large = (calibrate(module, [scale * _data(4, 0)], Recipe(observer="batch_norm")) for scale in (0.1, 1))
     first = next(n.name for n in module.graph.nodes if n.target == "0")
     assert small[first] == large[first] and small[first][0] == 0
     source = next(iter(module.graph.nodes)).name
@@ -268,7 +268,7 @@ def test_all_steps_work_in_every_combination(bits: int, per_channel: bool, symme
     )
     module, x = _folded(), _data(16, 1)
     for step in ({"adaround": AdaRound(iterations=3)}, {"bias_correction": "empirical"}):
-        choices = choose(module, [x], replace(recipe, **step))  # type: ignore[arg-type]
+        choices = choose(module, [x], replace(recipe, **step))
         assert _error(choices, module, x) < {2: 2.0, 8: 0.05, 16: 1e-5}[bits]
 
 

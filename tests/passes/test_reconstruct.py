@@ -125,7 +125,7 @@ def test_scales_keep_their_kind(choices: dict[str, Any], moves: bool) -> None:
 
 
 def test_weights_on_other_levels_stay_as_they_are() -> None:
-    plan, weights, encodings, images = _prepared(overrides={"first.0": Override(levels="po2")})  # type: ignore[arg-type]
+    plan, weights, encodings, images = _prepared(overrides={"first.0": Override(levels="po2")})
     for learned in (f(plan, weights, encodings, images, OPTIONS) for f in (reconstruct, adaround)):
         changed = {
             n.target for n in plan.weighted() if not np.array_equal(learned[n.name].codes, weights[n.name].codes)

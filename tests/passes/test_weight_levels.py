@@ -85,11 +85,11 @@ def test_the_integer_graph_computes_what_the_weights_mean(name: str, scale: Any,
 
 def test_each_layer_has_the_levels_it_was_given() -> None:
     overrides = {
-        "0": Override(weights=1, levels="uniform"),  # type: ignore[arg-type]
-        "3": Override(levels="apot"),  # type: ignore[arg-type]
-        "5": Override(levels="codebook", weights=3),  # type: ignore[arg-type]
+        "0": Override(weights=1, levels="uniform"),
+        "3": Override(levels="apot"),
+        "5": Override(levels="codebook", weights=3),
     }
-    recipe = Recipe(weights=3, levels="po2", overrides=overrides, exclude=("9",))  # type: ignore[arg-type]
+    recipe = Recipe(weights=3, levels="po2", overrides=overrides, exclude=("9",))
     weights = _weights(quantize_network(_folded(), [_data(16, 0)], recipe))
     assert np.unique(weights["0"]).tolist() == [-1, 1]
     assert np.isin(weights["3"], level_set(WeightLevels.APOT, 3)).all()
@@ -105,9 +105,9 @@ def test_a_dead_channel_keeps_its_bias_where_no_code_is_zero(change: dict[str, A
     torch.manual_seed(0)
     net = nn.Conv2d(3, 4, 3)
     with torch.no_grad():
-        net.weight[1], net.bias[1] = 0, 0.123  # type: ignore[index]
-        net.weight[2], net.bias[2] = 1e-20, -0.2  # type: ignore[index]
-        net.weight[3], net.bias[3] = 0, 0  # type: ignore[index]
+        net.weight[1], net.bias[1] = 0, 0.123
+        net.weight[2], net.bias[2] = 1e-20, -0.2
+        net.weight[3], net.bias[3] = 0, 0
     graph = quantize_network(net, [_data(16, 0)], Recipe(**change, scale=scale))
     result, step = _outputs(graph, _data(4, 1)), graph.output_values[0].qparams
     assert step is not None

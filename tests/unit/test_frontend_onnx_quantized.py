@@ -96,7 +96,7 @@ def test_what_quantize_static_makes(form: str, symmetric: bool, tmp_path: Path, 
     y = m.node("Gemm", m.node("Flatten", m.node("GlobalAveragePool", y)), m.const(draw(size=(6, 5))))
     m.save(tmp_path, y).rename(source)
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+    class Reader(quantization.CalibrationDataReader):
         batches = iter([{"x": x[:32]}])
 
         def get_next(self) -> Any:

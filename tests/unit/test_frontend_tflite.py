@@ -334,7 +334,7 @@ def one_operator(
 
 def vectors(before: tuple[float, int], after: tuple[float, int]) -> tuple[FileTensor, FileTensor]:
     """An input of all codes, and an output."""
-    return tuple(  # type: ignore[return-value]
+    return tuple(
         FileTensor(name, (1, 256), scale=[scale], zero_point=zero)
         for name, (scale, zero) in (("x", before), ("y", after))
     )
@@ -454,7 +454,7 @@ def test_pools(tmp_path: Path, kind: str, window: tuple[int, int], activation: i
     )
     kernel = {"FilterHeight": window[0], "FilterWidth": window[1]}
     options = POOL | kernel | {"Padding": padding, "FusedActivationFunction": activation}
-    graph, data = one_operator(tmp_path, kind, ends, options=("Pool2DOptions", options))  # type: ignore[arg-type]
+    graph, data = one_operator(tmp_path, kind, ends, options=("Pool2DOptions", options))
     assert_equal(graph, data, random_images((9, 8, 8, 5)))
 
 
@@ -472,7 +472,7 @@ def test_nearest_upsampling(tmp_path: Path) -> None:
     ends = tuple(FileTensor(name, (1, size, size, 3), scale=[0.1]) for name, size in (("x", 3), ("y", 6)))
     size = FileTensor("size", data=np.array([6, 6], np.int32))
     options = ("ResizeNearestNeighborOptions", {"HalfPixelCenters": True})
-    graph, data = one_operator(tmp_path, "RESIZE_NEAREST_NEIGHBOR", ends, [size], options)  # type: ignore[arg-type]
+    graph, data = one_operator(tmp_path, "RESIZE_NEAREST_NEIGHBOR", ends, [size], options)
     assert_equal(graph, data, random_images((2, 3, 3, 3)))
 
 

@@ -159,7 +159,7 @@ def test_result_trains_and_the_original_is_left_alone() -> None:
     random_state = torch.get_rng_state()
     normal = capture(net, torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
     assert torch.equal(torch.get_rng_state(), random_state)
-    assert net.training and net[0].drop.training  # type: ignore[union-attr]
+    assert net.training and net[0].drop.training
     normal.train()
     torch.optim.SGD(normal.parameters(), 0.1).zero_grad()
     normal(torch.randn(4, 3, 8, 8)).square().sum().backward()

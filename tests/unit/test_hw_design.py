@@ -106,7 +106,7 @@ def test_a_value_beside_itself_is_held_for_a_pixel() -> None:
         ),
     ],
 )
-def test_what_has_no_hardware_is_named(make, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_has_no_hardware_is_named(make, message: str) -> None:
     builder = Builder("net")
     value = make(builder, builder.input("image", (2, 2, 4), UINT8))
     with pytest.raises(BitfabError, match=message):

@@ -21,7 +21,7 @@ from bitfab.tools.process import (
 
 def run_python(program: str, directory: Path, **options: object) -> list[str]:
     keywords = {"tool": "snake", "task": "slithering", "log": directory / "logs" / "snake.log", "time_limit": 20}
-    return run_tool([sys.executable, "-c", program], directory=directory, **{**keywords, **options})  # type: ignore[arg-type]
+    return run_tool([sys.executable, "-c", program], directory=directory, **{**keywords, **options})
 
 
 def alive(pid: int) -> bool:

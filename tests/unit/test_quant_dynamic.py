@@ -99,7 +99,7 @@ def test_convolutions_are_their_formula(name: str, symmetric: bool) -> None:
     assert torch.equal(layer(x[0]), layer(x)[0])
     weight_only = quantize_weight_only(net)
     with torch.no_grad():
-        net.weight.copy_(weight_only.weight)  # type: ignore[arg-type]
+        net.weight.copy_(weight_only.weight)
         torch.testing.assert_close(weight_only(x), net(x))
 
 
@@ -149,7 +149,7 @@ class _Block(nn.Module):
         tokens = self.project(torch.softmax(q @ k.transpose(-1, -2), -1) @ v).flatten(1, 2)
         tokens = tokens + self.attention(tokens, tokens, tokens)[0]
         tokens = self.shared[1](self.shared[0](self.encoder(tokens)))
-        return self.neck(tokens.reshape(x.shape).movedim(-1, 1))  # type: ignore[no-any-return]
+        return self.neck(tokens.reshape(x.shape).movedim(-1, 1))
 
 
 def test_transformers() -> None:
@@ -163,7 +163,7 @@ def test_transformers() -> None:
         for quantized in (dynamic, weight_only):
             noise = (quantized(x) - real).square().sum() / real.square().sum()
             assert 0 < noise < 1e-3
-    assert dynamic.project is dynamic.shared[0]  # type: ignore[index]
+    assert dynamic.project is dynamic.shared[0]
     integer = {name for name, module in dynamic.named_modules() if isinstance(module, IntegerLayer)}
     assert integer == {"qkv", "project", "shared.1", "neck"}
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in state.items())
@@ -186,14 +186,14 @@ def test_state_dict_and_dtypes() -> None:
             assert other(x.to(dtype)).dtype == dtype
             torch.testing.assert_close(other(x.to(dtype)).float(), first(x), rtol=0.05, atol=0.05)
     assert bool(first(torch.full((1, 8), math.nan)).isnan().all())
-    assert torch.equal(first[0](torch.zeros(1, 8)), first[0].bias[None])  # type: ignore[index, operator]
+    assert torch.equal(first[0](torch.zeros(1, 8)), first[0].bias[None])
 
 
 def test_bits_levels_and_names() -> None:
     net = nn.Sequential(*(nn.Linear(32, 32) for _ in range(5)))
     overrides = {
         "1": Override(weights=2),
-        "2": Override(weights=4, levels="codebook"),  # type: ignore[arg-type]
+        "2": Override(weights=4, levels="codebook"),
         "3": Override(weights=4, activations=8, group_size=16),
     }
     quantized = quantize_dynamic(net, Recipe(weights=1, exclude=("4", "3"), overrides=overrides))
@@ -201,8 +201,8 @@ def test_bits_levels_and_names() -> None:
     found = [len(np.unique(layer.codes)) if isinstance(layer, IntegerLayer) else 0 for layer in quantized]
     assert found[:3] == [2, 3, 16] and found[3] > 15 and found[4] == 0
     wide = quantize_weight_only(net, Recipe(weights=8, group_size=16))
-    assert wide[0].codes.dtype == torch.int16  # type: ignore[index, union-attr]
-    torch.testing.assert_close(wide[0].weight, net[0].weight, rtol=0, atol=2e-3)  # type: ignore[index, union-attr, arg-type]
+    assert wide[0].codes.dtype == torch.int16
+    torch.testing.assert_close(wide[0].weight, net[0].weight, rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_networks_without_layers_or_with_nan_are_refused() -> None:
     with pytest.raises(BitfabError, match=r"^ReLU: no Linear or Conv2d"):
         quantize_weight_only(nn.ReLU())
     net = nn.Sequential(nn.Linear(2, 2))
-    nn.init.constant_(net[0].bias, math.inf)  # type: ignore[arg-type]
+    nn.init.constant_(net[0].bias, math.inf)
     with pytest.raises(BitfabError, match=r"^0\.bias: holds NaN or infinite"):
         quantize_dynamic(net)
 

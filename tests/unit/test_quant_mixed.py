@@ -204,7 +204,7 @@ def test_network_stays_near_and_is_an_ordinary_module() -> None:
         wanted = net(images[0])
     before = copy.deepcopy(net.state_dict())
     for options in ({}, {"channel_groups": 4}, {"channel_groups": 4, "hybrid": True}):
-        mixed = quantize_mixed(net, images, **options)  # type: ignore[arg-type]
+        mixed = quantize_mixed(net, images, **options)
         found = copy.deepcopy(mixed.module)(images[0])
         assert (found - wanted).norm() < 0.05 * wanted.norm()
         assert mixed.integer_share == 1
@@ -260,7 +260,7 @@ def test_moved_scales_even_out_the_channels() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 8))
     with torch.no_grad():
-        net[0].weight[3] = 60.0  # type: ignore[index]
+        net[0].weight[3] = 60.0
     x = _random(64, 16)
     moved = move_scales(net, [x], [Move("0", inputs=("1",))])
     with torch.no_grad():

@@ -12,7 +12,7 @@ from bitfab.quant.recipe import AdaRound, ObserverKind, Override, Recipe, Weight
 
 
 def test_a_layer_gets_the_defaults_unless_named() -> None:
-    recipe = Recipe(weights=6, observer="mse", scale="po2")  # type: ignore[arg-type]
+    recipe = Recipe(weights=6, observer="mse", scale="po2")
     layer = recipe.layer("encoder.0.conv")
     assert (layer.weights.bits, layer.activations.bits, layer.observer) == (6, 8, ObserverKind.MSE)
     assert layer.weights.symmetric and layer.weights.per_channel and layer.weights.scale_kind is ScaleKind.PO2
@@ -35,8 +35,8 @@ def test_a_fused_activation_counts_for_its_layer() -> None:
 
 
 def test_levels_and_groups_by_layer() -> None:
-    overrides = {"a": Override(weights=8, levels="uniform"), "b": Override(weights=1, levels="uniform", group_size=32)}  # type: ignore[arg-type]
-    recipe = Recipe(weights=4, levels="apot", exclude=("c",), overrides=overrides)  # type: ignore[arg-type]
+    overrides = {"a": Override(weights=8, levels="uniform"), "b": Override(weights=1, levels="uniform", group_size=32)}
+    recipe = Recipe(weights=4, levels="apot", exclude=("c",), overrides=overrides)
     chosen = {name: recipe.layer(name) for name in "abcd"}
     assert [chosen[name].levels for name in "abcd"] == [*[WeightLevels.UNIFORM] * 3, WeightLevels.APOT]
     assert [chosen[name].group_size for name in "abcd"] == [0, 32, 0, 0]
@@ -46,7 +46,7 @@ def test_levels_and_groups_by_layer() -> None:
 
 
 def test_levels_that_do_not_fit_name_the_layer() -> None:
-    recipe = Recipe(weights=4, levels="po2", overrides={"a": Override(weights=8), "b": Override(group_size=16)})  # type: ignore[arg-type]
+    recipe = Recipe(weights=4, levels="po2", overrides={"a": Override(weights=8), "b": Override(group_size=16)})
     with pytest.raises(BitfabError, match=r"^a: po2 weights of 8 bits: choose 2 to 4 bits, or levels='uniform'"):
         recipe.layer("a")
     with pytest.raises(BitfabError, match=r"^b: po2 weights take no group factors; set group_size=0"):
@@ -92,4 +92,4 @@ def test_bad_overrides_are_refused() -> None:
     with pytest.raises(BitfabError, match="1 to 16 bits"):
         Override(weights=20)
     with pytest.raises(BitfabError, match="levels 'log'"):
-        Override(levels="log")  # type: ignore[arg-type]
+        Override(levels="log")

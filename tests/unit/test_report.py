@@ -135,7 +135,7 @@ def test_json_keeps_its_names_where_nothing_was_measured(tmp_path: Path) -> None
 
 def test_json_is_the_same_bytes_each_time_and_takes_numpy_numbers(tmp_path: Path) -> None:
     report = example_report()
-    typed = dataclasses.replace(report, network=Network(np.int64(7641), np.int64(report.network.macs)))  # type: ignore[arg-type]
+    typed = dataclasses.replace(report, network=Network(np.int64(7641), np.int64(report.network.macs)))
     write_json(report, tmp_path / "a.json")
     write_json(typed, tmp_path / "b.json")
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
@@ -158,7 +158,7 @@ def test_json_refuses_a_value_that_is_not_plain(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [write_json, lambda report, path: write_html(report, [], path)])
-def test_an_output_that_cannot_be_written_is_one_clear_line(tmp_path: Path, write) -> None:  # type: ignore[no-untyped-def]
+def test_an_output_that_cannot_be_written_is_one_clear_line(tmp_path: Path, write) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(BitfabError, match=r"file/report: cannot be written .*; choose another"):
         write(example_report(), tmp_path / "file" / "report")
@@ -257,7 +257,7 @@ def test_png_refuses_an_index_outside_of_the_palette() -> None:
     with pytest.raises(ValueError, match="palette"):
         png.encode(np.full((2, 2), 4, np.uint8), MASK_PALETTE)
     with pytest.raises(ValueError, match="indices"):
-        png.encode(np.zeros((2, 2), np.int64), MASK_PALETTE)  # type: ignore[arg-type]
+        png.encode(np.zeros((2, 2), np.int64), MASK_PALETTE)
 
 
 def test_panels_tell_iou_and_disagreement() -> None:

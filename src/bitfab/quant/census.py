@@ -13,14 +13,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 # Operations that move values or make constants, and count for nothing; views are known to torch.
-_MOVING = frozenset(
-    """
+_NAMES = """
     arange bernoulli_ bucketize cat clone constant_pad_nd contiguous copy_ detach embedding empty empty_like fill_
     full full_like gather index lift_fresh new_empty new_full new_zeros new_ones ones ones_like pixel_shuffle
     repeat scalar_tensor stack upsample_nearest2d where zero_ zeros zeros_like _to_copy _unsafe_index _unsafe_view
     eq ge gt le lt ne max_pool2d_with_indices
-    """.split()  # noqa: SIM905
-)
+"""
+_MOVING = frozenset(_NAMES.split())
 _EXPONENTIAL = "exponentials: a table and a division in hardware, no integer operation here yet"
 _STATISTICS = "mean and variance of its own input: a square root and a division"
 _WHY: Mapping[str, str] = {

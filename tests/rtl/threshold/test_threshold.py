@@ -105,7 +105,7 @@ def test_threshold_counts_what_is_reached(tmp_path: Path) -> None:
 
 def test_a_wrong_expectation_is_found(tmp_path: Path) -> None:
     case = _case("wrong", SETTINGS["bipolar"], idle=0, stall=0, seed=1)
-    case.outputs[""].words[7] ^= 1  # type: ignore[index]
+    case.outputs[""].words[7] ^= 1
     result = simulate("bf_threshold", [case], tmp_path)["wrong"]
     assert result.mismatches == 1
     with pytest.raises(AssertionError):

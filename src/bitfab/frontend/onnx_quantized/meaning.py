@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -183,6 +184,11 @@ class Tensor:
         parts, first = [], 0
         for part in self.value.parts:
             span = slice(first, first + part.shape[0])
-            parts.append(change(part, lambda a, span=span: a if len(a) == 1 else a[span]))  # type: ignore[misc]
+            parts.append(change(part, functools.partial(_cut, span)))
             first = span.stop
         return replace(self, value=Joined(tuple(parts), self.value.name))
+
+
+def _cut(span: slice, parameter: Reals) -> Reals:
+    """A parameter's entries for some channels; one that all share stays."""
+    return parameter if len(parameter) == 1 else parameter[span]

@@ -176,12 +176,16 @@ def _cast(step: Step) -> Known:
     return step.tensor(0, padded=True)
 
 
+def _applies(operator: str) -> Rule:
+    return lambda step: function(step, step.tensor(0), operator)
+
+
 def _softmax(step: Step) -> Known:
     step.refuse("a softmax inside the model", "it has no integer operation here; only at the end it is left out")
 
 
 RULES: dict[str, Rule] = {
-    **{name: (lambda step, name=name: function(step, step.tensor(0), name)) for name in FUNCTIONS},  # type: ignore[misc]
+    **{name: _applies(name) for name in FUNCTIONS},
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _binary),
     **dict.fromkeys(("Identity", "Dropout"), _same),
     **dict.fromkeys(("Softmax", "LogSoftmax"), _softmax),

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from bitfab.frontend.onnx_quantized.emitter import MAX_CHANNELS
-from bitfab.frontend.onnx_quantized.meaning import Joined, Source, Tensor
+from bitfab.frontend.onnx_quantized.meaning import Joined, Reals, Source, Tensor
 from bitfab.frontend.onnx_quantized.pointwise import Rule
 from bitfab.frontend.onnx_quantized.step import Known, Step
 from bitfab.frontend.onnx_quantized.windows import average
@@ -35,13 +35,13 @@ def reshaped(step: Step, x: Tensor, shape: ir.Shape) -> Tensor:
         return replace(x, shape=shape)
     t = step.emitter.integers(x)
     area = math.prod(t.shape[1:])
-    per_channel = (t.scale, t.offset, t.low, t.high)
+    per_channel: tuple[Reals, ...] = (t.scale, t.offset, t.low, t.high)
     if not t.uniform and shape[0] != t.shape[0]:
         if t.then or math.prod(shape[1:]) != 1 or math.prod(shape) > MAX_PER_VALUE:
             step.refuse("reshapes what differs from channel to channel", "quantize it before, per tensor")
-        per_channel = tuple(np.repeat(part, area) if len(part) > 1 else part for part in per_channel)  # type: ignore[assignment]
+        per_channel = tuple(np.repeat(part, area) if len(part) > 1 else part for part in per_channel)
     elif t.uniform:
-        per_channel = tuple(part[:1] for part in per_channel)  # type: ignore[assignment]
+        per_channel = tuple(part[:1] for part in per_channel)
     scale, offset, low, high = per_channel
     moved = step.emitter.moved(t, ir.Reshape(shape), step.name, "reshape")
     return replace(moved, scale=scale, offset=offset, low=low, high=high)
