@@ -43,11 +43,10 @@ def test_histogram_that_widens_equals_the_one_of_all_data(scales: list[float], s
     everything = np.concatenate([np.zeros(7), *batches]).astype(np.float64)
     assert histogram.counts.sum() == len(everything)
     assert histogram.reach >= np.abs(everything).max()
-    bins = np.floor((everything / histogram.reach + 1) * BINS_PER_SIDE).clip(0, 2 * BINS_PER_SIDE - 1).astype(int)
-    expected = np.bincount(bins, minlength=2 * BINS_PER_SIDE)
-    assert (
-        np.abs(histogram.counts - expected).sum() <= 0.01 * len(everything) + 2
-    )  # a value on an edge may fall either way
+    places = (everything / histogram.reach + 1) * BINS_PER_SIDE
+    expected = np.bincount(np.floor(places).clip(0, 2 * BINS_PER_SIDE - 1).astype(int), minlength=2 * BINS_PER_SIDE)
+    on_an_edge = np.abs(places - np.rint(places)) <= BINS_PER_SIDE * 2.0**-21  # of float32: it may fall either way
+    assert np.abs(histogram.counts - expected).sum() <= 2 * on_an_edge[7:].sum()
 
 
 def test_histogram_state_does_not_grow() -> None:
