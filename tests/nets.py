@@ -72,7 +72,10 @@ def _stage(kind: str, choices: tuple[int, ...], x: Tensor) -> list[nn.Module] | 
             return [conv, nn.BatchNorm2d(outputs), activation] if b % 2 else [conv, activation]
         case "transposed" if size <= 6:
             kernel, stride = 1 + b % 3, 1 + c % 2
-            return [nn.ConvTranspose2d(channels, outputs, kernel, stride, padding=min(a % 2, kernel - 1)), activation]
+            padding = min(a % 2, kernel - 1)
+            if (size - 1) * stride + kernel <= 2 * padding:
+                return None
+            return [nn.ConvTranspose2d(channels, outputs, kernel, stride, padding), activation]
         case "max_pool" if size >= 2:
             return [nn.MaxPool2d(2, 1 + b % 2)]
         case "average" if size >= 2:
