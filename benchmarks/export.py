@@ -5,8 +5,7 @@
 The qubit U-Net, the digits CNN, and where ../shared/data is there MLPerf Tiny's ResNet8 (its float TFLite file,
 quantized here on CIFAR-10); each in three styles, run by onnxruntime (QONNX by its own executor, in an environment of
 its own, on fewer images). Inputs are the reals that the graph's integer inputs mean: float32 and float64 put what lies
-between two codes on different sides. Where onnxruntime's float32 rounds a code the other way than the graph's integers,
-later layers spread it, so that outputs may be off by more than a step: the share of these is bounded.
+between two codes on different sides.
 
 Speed: one thread, one image, INT8 and float32 in turns, medians; the small ResNet-18 has random weights.
 """

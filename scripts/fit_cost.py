@@ -1,13 +1,15 @@
 """Fit the coefficients of `bitfab.hw.cost` to what Yosys made of random networks: `scripts/measure_cost.py` first.
 
-    python scripts/fit_cost.py FOLDER
+    python scripts/fit_cost.py FOLDER [--styles]
 
 Non-negative least squares of each block's LUTs and flip-flops, errors relative to the block's size; then the error of
-whole networks by cross-validation (each fifth left out in turn), and src/bitfab/hw/cost_ecp5.json from all.
+whole networks by cross-validation (each fifth left out in turn), and src/bitfab/hw/cost_ecp5.json from all. With
+--styles the coefficients of a DSP a product and of all that is no multiplier stay as they are in that file.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections import defaultdict
@@ -26,28 +28,38 @@ from bitfab.hw.memory_cost import dsps, memories
 OUTPUT = Path(__file__).resolve().parent.parent / "src/bitfab/hw/cost_ecp5.json"
 FOLDS = 5
 LEAST = 20.0  # below so many LUTs or registers an error of a block counts absolutely
+# Features that networks with a DSP a product do not have.
+_ROWS = ("first row bits", "row bits", "rows", "row registers", "triple bits", "delayed bits")
+STYLES = {
+    *((block, name) for block in ("conv2d", "requantize") for name in _ROWS),
+    *(("requantize", name) for name in ("operand bits", "carried bits", *(f"constant {name}" for name in _ROWS))),
+    *(("conv2d", name) for name in ("matches", "match counts", "signed weight bits", "signed data bits")),
+    *(("conv2d", name) for name in ("factor bits", "packed bits", "weight tables")),
+}
 WHOLE = 30.0  # weight of a network's relative error beside a block's: cells between two blocks go to either
 
 Row = dict[str, Any]
 Coefficients = dict[str, dict[str, dict[str, float]]]
 
 
-def fit(networks: Sequence[Sequence[Row]]) -> Coefficients:
-    """Coefficients by block, kind (lut, ff) and feature."""
+def fit(networks: Sequence[Sequence[Row]], kept: Coefficients | None = None) -> Coefficients:
+    """Coefficients by block, kind (lut, ff) and feature; those that are `kept` are given, save those of STYLES."""
     described = [[_described(row) for row in rows] for rows in networks]
-    names = sorted({name for rows in described for row in rows for name in row})
+    every = {name for rows in described for row in rows for name in row}
+    names = sorted(every if kept is None else every & STYLES)
     columns = {name: column for column, name in enumerate(names)}
-    found: Coefficients = {block: {"lut": {}, "ff": {}} for block, _ in names}
+    found = {block: {"lut": {}, "ff": {}} for block, _ in names} if kept is None else _without_styles(kept)
     for kind in ("lut", "ff"):
         counts, wanted, weights = [], [], []
         for rows, features_of in zip(networks, described, strict=True):
             blocks = np.zeros((len(rows), len(names)))
             for line, row in zip(blocks, features_of, strict=True):
-                for name, count in row.items():
-                    line[columns[name]] = count
+                for name in row.keys() & columns.keys():
+                    line[columns[name]] = row[name]
             sizes = np.array([row[kind] for row in rows], dtype=float)
+            known = np.array([predicted(row, found, kind) if kept else 0.0 for row in rows])
             counts += [*blocks, blocks.sum(axis=0)]
-            wanted += [*sizes, sizes.sum()]
+            wanted += [*(sizes - known), (sizes - known).sum()]
             weights += [*(1 / np.maximum(sizes, LEAST) ** 0.7), WHOLE / sizes.sum()]
         scale = np.asarray(weights)
         solved, _ = nnls(np.asarray(counts) * scale[:, None], np.asarray(wanted) * scale, maxiter=10000)
@@ -55,6 +67,16 @@ def fit(networks: Sequence[Sequence[Row]]) -> Coefficients:
             if value > 5e-5:
                 found[block][kind][name] = round(float(value), 4)
     return found
+
+
+def _without_styles(kept: Coefficients) -> Coefficients:
+    return {
+        block: {
+            kind: {name: value for name, value in own.items() if (block, name) not in STYLES}
+            for kind, own in kinds.items()
+        }
+        for block, kinds in kept.items()
+    }
 
 
 def _described(row: Row) -> dict[tuple[str, str], float]:
@@ -68,10 +90,15 @@ def predicted(row: Row, coefficients: Coefficients, kind: str) -> float:
 
 
 def main() -> None:
-    networks = [json.loads(path.read_text()) for path in sorted(Path(sys.argv[1]).glob("[0-9]*.json"))]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--styles", action="store_true", help="fit what multipliers other than DSPs add, keep the rest")
+    options = parser.parse_args()
+    kept = json.loads(OUTPUT.read_text()) if options.styles else None
+    networks = [json.loads(path.read_text()) for path in sorted(options.folder.glob("[0-9]*.json"))]
     errors: dict[str, list[float]] = defaultdict(list)
     for fold in range(FOLDS):
-        coefficients = fit([rows for i, rows in enumerate(networks) if i % FOLDS != fold])
+        coefficients = fit([rows for i, rows in enumerate(networks) if i % FOLDS != fold], kept)
         for rows in networks[fold::FOLDS]:
             for kind in ("lut", "ff"):
                 errors[kind].append(sum(predicted(row, coefficients, kind) for row in rows) / _sum(rows, kind) - 1)
@@ -85,7 +112,7 @@ def main() -> None:
     for kind in ("dsp", "bram"):
         wrong = [error for error in errors[kind] if error]
         print(f"networks, {kind}: exact for {len(networks) - len(wrong)} of {len(networks)}; else off by {wrong}")
-    OUTPUT.write_text(json.dumps(fit(networks), indent=1, sort_keys=True) + "\n")
+    OUTPUT.write_text(json.dumps(fit(networks, kept), indent=1, sort_keys=True) + "\n")
 
 
 def _sum(rows: Sequence[Row], kind: str) -> float:

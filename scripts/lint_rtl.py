@@ -14,6 +14,7 @@ FILES = {
     "conv2d": {"WeightFile": "weights.mem", "BiasFile": "bias.mem"},
     "requantize": {"ScaleFile": "scales.mem"},
     "table": {"TableFile": "table.mem"},
+    "interpolate": {"TableFile": "table.mem"},
     "threshold": {"ThresholdFile": "thresholds.mem"},
 }
 SIMULATION = {"sim_source": {"File": "words.mem"}, "sim_check": {"File": "words.mem"}}
@@ -25,7 +26,8 @@ def main() -> int:
     for source in sources:
         block = source.stem.removeprefix("bf_")
         needed = [source, *(other for other in sources if other != source and other.stem in source.read_text())]
-        needed += [s for s in sources if s.stem in ("bf_window", "bf_dot", "bf_pool") and s not in needed]
+        shared = ("bf_window", "bf_dot", "bf_products", "bf_multiply", "bf_pool")
+        needed += [s for s in sources if s.stem in shared and s not in needed]
         try:
             verilator.lint(needed, source.stem, {**FILES.get(block, {}), **SIMULATION.get(block, {})})
         except BitfabError as error:

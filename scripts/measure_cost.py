@@ -3,7 +3,9 @@
     python scripts/measure_cost.py FOLDER [--first SEED] [--count N]
 
 FOLDER/<seed>.json: a list of {block, parameters, lut, ff, dsp, bram}. Seeds that are there already are left out, so an
-interrupted run goes on where it was.
+interrupted run goes on where it was. Seeds below STYLES have a DSP a product and at least two bits a value; networks
+from there on draw multipliers and memories of every kind for each layer, and bipolar values and weights; from
+REQUANTIZERS on a network is a requantizer that multiplies with LUTs.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import argparse
 import json
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,9 @@ from bitfab.dtypes import IntType, Rounding, multiplier_and_shift
 from bitfab.errors import BitfabError
 from bitfab.hw import generate
 from bitfab.hw.cost import top_parameters
-from bitfab.hw.design import Design, write_files
+from bitfab.hw.design import Design, Folding, MemoryStyle, Multiplier, write_files
+from bitfab.hw.folding import styles
+from bitfab.hw.plan import Engine, plan
 from bitfab.ir import Builder, Graph
 from bitfab.ir.ops import (
     Add,
@@ -44,6 +48,8 @@ from bitfab.ir.ops import (
 from bitfab.tools import yosys
 
 CHANNELS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+WIDE = (16, 16, 24, 32, 32, 48, 64, 64, 96, 128)  # of binary networks
+STYLES, REQUANTIZERS = 1000, 2000
 
 
 class Network:
@@ -54,8 +60,12 @@ class Network:
         self.builder = Builder(f"random_{seed}")
         self.bits = int(self.rng.choice([8, 8, 8, 6, 4, 4, 3, 2]))
         self.weight_bits = int(self.rng.choice([8, 8, 6, 4, 4, 3, 2]))
+        if seed >= STYLES:
+            self.bits, self.weight_bits = (int(self.rng.choice([8, 6, 5, 4, 3, 2, 1, 1])) for _ in range(2))
+        self.binary = self.bits == self.weight_bits == 1
+        self.channels = WIDE if self.binary else CHANNELS
         side = int(self.rng.choice([1, 8, 12, 16, 20, 28, 32, 64], p=[0.15, 0.15, 0.1, 0.15, 0.1, 0.15, 0.15, 0.05]))
-        shape = (int(self.rng.choice(CHANNELS)), side, side)
+        shape = (int(self.rng.choice(self.channels)), side, side)
         self.value = self.builder.input("x", shape, IntType(8, signed=bool(self.rng.integers(2))))
 
     def build(self) -> Graph:
@@ -78,13 +88,14 @@ class Network:
                     if rng.integers(2):
                         self.add("up", Upsample((2, 2)))
                     else:
-                        outputs = int(rng.choice(CHANNELS))
+                        outputs = int(rng.choice(self.channels))
                         weight = self.weights((channels, outputs, 2, 2))
-                        self.add("deconv", ConvTranspose2d(weight, self.biases(outputs), (2, 2)))
+                        outside = -1 if self.bipolar else 0
+                        self.add("deconv", ConvTranspose2d(weight, self.biases(outputs), (2, 2), pad_value=outside))
                         self.requantize()
                 case "table":
                     type = self.builder.value(self.value).type
-                    if type.bits <= 8:
+                    if type.bits <= 8 and not self.bipolar:
                         entries = rng.integers(0, 1 << self.bits, 1 << type.bits)
                         self.add("table", Table(entries, type, IntType(self.bits, signed=False)))
                 case "skip":
@@ -101,10 +112,16 @@ class Network:
     def shape(self) -> tuple[int, ...]:
         return self.builder.value(self.value).shape
 
+    @property
+    def bipolar(self) -> bool:
+        return self.builder.value(self.value).type.bipolar
+
     def add(self, name: str, op: Op, *others: str) -> None:
         self.value = self.builder.add(name, op, (self.value, *others))
 
     def weights(self, shape: tuple[int, ...]) -> np.ndarray:
+        if self.weight_bits == 1:
+            return self.rng.choice([-1, 1], shape).astype(np.int32)
         high = (1 << (self.weight_bits - 1)) - 1
         return np.clip(np.rint(self.rng.normal(0, high / 2.5 + 0.3, shape)), -high, high).astype(np.int32)
 
@@ -115,11 +132,12 @@ class Network:
         """By a random kernel; `alike` keeps the shape."""
         channels, height, _ = self.shape
         kernel = int(self.rng.choice([1, 3, 3, 3, 5])) if height > 4 else 1
-        outputs = channels if groups > 1 or alike else int(self.rng.choice(CHANNELS))
+        outputs = channels if groups > 1 or alike else int(self.rng.choice(self.channels))
         pad = kernel // 2
         stride = int(self.rng.choice([1, 1, 2])) if height % 2 == 0 and not alike else 1
         weight = self.weights((outputs, channels // groups, kernel, kernel))
-        op = Conv2d(weight, self.biases(outputs), (stride, stride), (pad,) * 4, (1, 1), groups)
+        outside = -1 if self.bipolar else 0
+        op = Conv2d(weight, self.biases(outputs), (stride, stride), (pad,) * 4, (1, 1), groups, outside)
         self.add("conv", op)
         self.requantize()
 
@@ -138,6 +156,10 @@ class Network:
         rng, value = self.rng, self.builder.value(self.value)
         channels = value.shape[0] if per_channel and rng.integers(3) else 1
         spread = max(1, value.high - value.low) / 4
+        if self.bits == 1:
+            middle = rng.integers(value.low // 2, value.high // 2 + 1, (channels, 1))
+            self.add("threshold", Threshold(middle.astype(np.int32), IntType(1, signed=True), -1))
+            return
         if self.bits <= 4 and rng.integers(2):
             levels = (1 << self.bits) - 1
             rows = np.sort(rng.integers(value.low, value.high + 1, (channels, levels)), axis=1)
@@ -164,8 +186,42 @@ class Network:
 
 def design_of(seed: int) -> Design:
     """A streaming design of the random network with a random number of multipliers; its clock does not matter."""
-    graph = Network(seed).build()
-    return generate(graph, "ecp5-85k", int(np.random.default_rng(seed).choice([16, 24, 32, 48, 64])), style="stream")
+    if seed >= REQUANTIZERS:
+        return requantizer(seed)
+    network, rng = Network(seed), np.random.default_rng(seed)
+    graph = network.build()
+    parallelism = int(rng.choice([16, 24, 32, 48, 64])) * (4 if network.binary else 1)
+    engines, _ = plan(graph, parallelism, {})
+    folding = {
+        name: styled(engine, rng) if seed >= STYLES else replace(engine.folding, multiplier=Multiplier.DSP)
+        for name, engine in engines.items()
+        if engine.folding is not None
+    }
+    return generate(graph, "ecp5-85k", folding=folding, style="stream")
+
+
+def requantizer(seed: int) -> Design:
+    """A requantizer by itself: of one scale or a scale a channel, of a few lanes."""
+    rng, builder = np.random.default_rng(seed), Builder(f"random_{seed}")
+    channels, lanes = ((1, 1), (4, 1), (4, 2), (8, 4), (16, 2))[rng.integers(5)]
+    type = IntType(int(rng.choice([10, 13, 16, 19, 22, 25])), signed=bool(rng.integers(2)))
+    value = builder.input("x", (channels, 4, 4), type)
+    ratio = rng.uniform(0.5, 2.0, channels if rng.integers(4) else 1) / (1 << (type.bits - 8))
+    multiplier, shift = multiplier_and_shift(ratio, int(rng.choice([8, 12, 16, 16])))
+    out = IntType(8, signed=False)
+    value = builder.add("requantize", Requantize(multiplier, shift, out, 0, 255, 0, int(rng.integers(2))), value)
+    folding = {"requantize": Folding(lanes, 1, Multiplier.LUTS)}
+    return generate(builder.build((value,)), "ecp5-85k", folding=folding, style="stream")
+
+
+def styled(engine: Engine, rng: np.random.Generator) -> Folding:
+    """The engine's folding with multipliers and memory of a random kind."""
+    assert engine.folding is not None
+    if isinstance(engine.node.op, Requantize):
+        return replace(engine.folding, multiplier=rng.choice([Multiplier.DSP, Multiplier.LUTS]))
+    kinds = styles(engine.node, engine.values[0].type, engine.folding.pe)
+    memory = rng.choice([None, None, *MemoryStyle]) if engine.node.op.weight.size <= 4096 else None
+    return replace(engine.folding, multiplier=rng.choice(kinds), memory=memory)
 
 
 def rows(design: Design) -> list[dict[str, object]]:

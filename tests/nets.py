@@ -35,6 +35,19 @@ class Residual(nn.Module):
         return self.activation(x + y) if self.join == "add" else torch.cat([self.activation(y), x], dim=1)
 
 
+class Halves(nn.Module):
+    """Half of the channels, cropped and convolved, behind the other half cropped alike."""
+
+    def __init__(self, channels: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels // 2, channels // 2, 1)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = x[:, :, 1:, :-1].chunk(2, dim=1)
+        return torch.cat([b, self.activation(self.conv(a))], dim=1)
+
+
 class Classes(nn.Module):
     """The index of the largest channel."""
 
@@ -70,6 +83,12 @@ def _stage(kind: str, choices: tuple[int, ...], x: Tensor) -> list[nn.Module] | 
                 return None
             conv = nn.Conv2d(channels, outputs, (kernel, 1 + c % kernel), stride, padding, groups=groups)
             return [conv, nn.BatchNorm2d(outputs), activation] if b % 2 else [conv, activation]
+        case "dilated" if size >= 3:
+            dilation = (1 + a % 3, 1 + b % 3)
+            padding = (max(0, dilation[0] - c % 2), dilation[1])
+            conv = nn.Conv2d(channels, outputs, 3, 1 + c % 2, padding, dilation)
+            reach = [x.shape[2 + axis] + 2 * padding[axis] - 2 * dilation[axis] for axis in (0, 1)]
+            return [conv, activation] if min(reach) > 0 else None
         case "transposed" if size <= 6:
             kernel, stride = 1 + b % 3, 1 + c % 2
             padding = min(a % 2, kernel - 1)
@@ -82,6 +101,10 @@ def _stage(kind: str, choices: tuple[int, ...], x: Tensor) -> list[nn.Module] | 
             return [nn.AvgPool2d(2, 1 + b % 2)]
         case "upsample" if size <= 4:
             return [nn.Upsample(scale_factor=2, mode="nearest")]
+        case "bilinear" if size <= 4:
+            return [nn.Upsample(scale_factor=(1 + a % 4, 2 + b % 2), mode="bilinear")]
+        case "halves" if channels % 2 == 0 and size >= 2:
+            return [Halves(channels, activation)]
         case "add" | "concat" if channels <= 8:
             return [Residual(channels, activation, kind)]
     return None
@@ -99,7 +122,19 @@ def _end(end: str, x: Tensor) -> list[nn.Module]:
     return [nn.Conv2d(channels, 2, 1)]
 
 
-KINDS = ("conv", "conv", "transposed", "max_pool", "average", "upsample", "add", "concat")
+KINDS = (
+    "conv",
+    "conv",
+    "dilated",
+    "transposed",
+    "max_pool",
+    "average",
+    "upsample",
+    "bilinear",
+    "add",
+    "concat",
+    "halves",
+)
 
 
 def specs(max_stages: int = 4) -> st.SearchStrategy[Spec]:

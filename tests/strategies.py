@@ -27,6 +27,7 @@ from bitfab.ir.ops import (
     Dense,
     Lut,
     MaxPool2d,
+    Multiply,
     Op,
     Pads,
     Popcount,
@@ -55,13 +56,11 @@ def types(max_bits: int = 8, bipolar: bool = True) -> st.SearchStrategy[IntType]
 
 
 @st.composite
-def graphs(
-    draw: Draw, ops: Sequence[type] = ALL_OPS, max_nodes: int = 6, max_size: int = 7, any_axis: bool = True
-) -> Graph:
+def graphs(draw: Draw, ops: Sequence[type] = ALL_OPS, max_nodes: int = 6, max_size: int = 7) -> Graph:
     """A graph of one or two inputs and up to about `max_nodes` nodes of the kinds `ops` (and Requantize).
 
     Images are at most `max_size` x `max_size` with up to 5 channels at the input. Every value that no node reads is an
-    output. Without `any_axis` concats are along the channels alone, as streaming hardware has them.
+    output.
     """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     builder = Builder("random_graph")
@@ -75,7 +74,7 @@ def graphs(
     for _ in range(draw(st.integers(1, max_nodes))):
         kind, name = draw(st.sampled_from(list(ops))), draw(st.sampled_from(names))
         try:
-            added = _add_node(draw, rng, builder, kind, name, names, any_axis)
+            added = _add_node(draw, rng, builder, kind, name, names)
             names.append(_narrowed(draw, rng, builder, added))
         except BitfabError:
             continue  # this operation does not fit this value
@@ -130,11 +129,11 @@ def _narrowed(draw: Draw, rng: np.random.Generator, builder: Builder, name: str)
 
 
 def _add_node(
-    draw: Draw, rng: np.random.Generator, builder: Builder, kind: type, name: str, names: Sequence[str], any_axis: bool
+    draw: Draw, rng: np.random.Generator, builder: Builder, kind: type, name: str, names: Sequence[str]
 ) -> str:
     value = builder.value(name)
     inputs = (name,)
-    if kind in (Add, Concat):
+    if kind in (Add, Concat, Multiply):
         inputs = (name, draw(st.sampled_from(list(names))))
     if kind in (Conv2d, ConvTranspose2d, MaxPool2d, SumPool2d, Upsample) and len(value.shape) != 3:
         raise BitfabError("an image is needed")
@@ -144,8 +143,7 @@ def _add_node(
         value = builder.value(builder.add("encoded", _compare(draw, rng, value), value.name))
     if kind in (Compare, Bits, Lut, Popcount):
         inputs = (value.name,)
-    op = Concat() if kind is Concat and not any_axis else _op(draw, rng, kind, value)
-    return builder.add(kind.__name__.lower(), op, inputs)
+    return builder.add(kind.__name__.lower(), _op(draw, rng, kind, value), inputs)
 
 
 def _op(draw: Draw, rng: np.random.Generator, kind: type, value: Value) -> Op:
@@ -158,6 +156,7 @@ def _op(draw: Draw, rng: np.random.Generator, kind: type, value: Value) -> Op:
         ),
         Threshold: threshold,
         Add: lambda *_: Add(),
+        Multiply: lambda draw, *_: Multiply(draw(st.integers(-9, 99)), draw(st.integers(-9, 99))),
         Concat: lambda draw, _, value: Concat(draw(st.integers(0, len(value.shape) - 1))),
         MaxPool2d: lambda draw, _, value: MaxPool2d(*_window(draw)),
         SumPool2d: lambda draw, _, value: SumPool2d(*_window(draw), _pad_value(draw, value)),

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bitfab.export import export_onnx, export_tables
     from bitfab.flow import as_integers, build, demo
+    from bitfab.frontend.one_dimension import Rows
     from bitfab.frontend.onnx import load_onnx
     from bitfab.frontend.onnx_quantized import load_quantized_onnx
     from bitfab.frontend.tflite import load_tflite
     from bitfab.frontend.tflite_quantized import load_quantized_tflite
     from bitfab.frontend.torch import capture
-    from bitfab.hw import Folding, Target, generate
+    from bitfab.hw import Folding, MemoryStyle, Multiplier, Target, generate
     from bitfab.hw.cost import estimate
     from bitfab.hw.fit import fit
     from bitfab.ir.run import run, trace
@@ -40,8 +41,11 @@ __all__ = [
     "AdaRound",
     "Folding",
     "LutRecipe",
+    "MemoryStyle",
+    "Multiplier",
     "Override",
     "Recipe",
+    "Rows",
     "StepRule",
     "Target",
     "as_integers",
@@ -81,8 +85,11 @@ _LAZY = {
     "AdaRound": "bitfab.quant",
     "Folding": "bitfab.hw",
     "LutRecipe": "bitfab.lutnet.fit",
+    "MemoryStyle": "bitfab.hw",
+    "Multiplier": "bitfab.hw",
     "Override": "bitfab.quant",
     "Recipe": "bitfab.quant",
+    "Rows": "bitfab.frontend.one_dimension",
     "StepRule": "bitfab.quant",
     "Target": "bitfab.hw",
     "as_integers": "bitfab.flow",

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from bitfab.dtypes import IntArray
 from bitfab.errors import BitfabError
 from bitfab.hw.design import Design, Language, Target, write_files
 from bitfab.hw.parallel import testbench as parallel
 from bitfab.hw.parallel.design import ParallelDesign
+from bitfab.hw.project import project_files
 from bitfab.hw.testbench import Observed, observe, testbench
-from bitfab.parts import find_part
+from bitfab.parts import Part, Placer, Resources, find_part
 from bitfab.tools import ghdl, nextpnr, verilator, yosys
 from bitfab.tools.nextpnr import Placed
 from bitfab.tools.process import OnLine, ToolError
@@ -66,7 +69,10 @@ class Simulation:
 
 @dataclass(frozen=True)
 class Implementation:
-    """The design on the part: synthesized, placed and routed."""
+    """The design on the part: synthesized, placed and routed.
+
+    Where a vendor's tool has to place, `placed` holds what synthesis counted, and no frequency.
+    """
 
     netlist: Netlist
     placed: Placed
@@ -74,36 +80,45 @@ class Implementation:
 
 def require_tools(target: Target, place: bool = True, language: Language = Language.VERILOG) -> None:
     """Raise BitfabError for an unknown part, or a missing tool of simulation and (with `place`) place and route."""
-    find_part(target.part)
+    part = find_part(target.part)
     (ghdl if language is Language.VHDL else verilator).require()
     if place:
         yosys.require()
-        nextpnr.require()
+    if place and part.family.facts.placer is Placer.NEXTPNR:
+        nextpnr.require(part.name)
 
 
-def simulate(design: Design, images: IntArray, folder: Path, stages: Stages | None = None) -> Simulation:
+def simulate(
+    design: Design, images: IntArray | Sequence[IntArray], folder: Path, stages: Stages | None = None
+) -> Simulation:
     """Write the design with its testbench into `folder` and prove it equal to `ir.run` on whole images.
 
-    images: (batch, *shape) integers of the graph's input; a parallel design gets random frames too, or all there are
-    where its input has up to 16 bits. Raises BitfabError on any mismatch, naming the first.
+    For a part whose vendor's tool places, a project for that tool is written too (`bitfab.hw.project`).
+
+    images: (batch, *shape) integers of the graph's input, of several inputs one array each; a parallel design gets
+    random frames too, or all there are where its input has up to 16 bits. Raises BitfabError on any mismatch, naming
+    the first.
     """
     stages = stages or Stages()
-    if len(images) == 0:
+    first, *others = [images] if isinstance(images, np.ndarray) else images
+    count = len(first)
+    if count == 0:
         raise BitfabError("simulate: no images given; at least one is needed")
     with stages.stage("testbench vectors"):
         if isinstance(design, ParallelDesign):
-            images = parallel.frames(design, images)
-            bench = parallel.testbench(design, images)
+            frames = parallel.frames(design, first)
+            count = len(frames)
+            bench = parallel.testbench(design, frames)
         else:
-            bench = testbench(design, images)
-        write_files(dict(design.files) | bench, folder)
+            bench = testbench(design, [first, *others])
+        write_files(dict(design.files) | bench | project_files(design), folder)
     run = _simulator(design, bench, folder, stages)
     with stages.stage("simulate") as done:
-        steady = _observed(design, run, len(images), False, done)
+        steady = _observed(design, run, count, False, done)
     with stages.stage("simulate with pauses") as done:
-        count = len(images) if isinstance(design, ParallelDesign) else min(PAUSED_IMAGES, len(images))
-        paused = _observed(design, run, count, True, done)
-    return Simulation(len(images), steady, paused)
+        some = count if isinstance(design, ParallelDesign) else min(PAUSED_IMAGES, count)
+        paused = _observed(design, run, some, True, done)
+    return Simulation(count, steady, paused)
 
 
 def _simulator(design: Design, bench: Iterable[str], folder: Path, stages: Stages) -> Run:
@@ -153,7 +168,8 @@ def _observed(design: Design, run: Run, images: int, paused: bool, done: Callabl
 def synthesize(design: Design, folder: Path, stages: Stages | None = None) -> Implementation:
     """Synthesize with Yosys, then place and route with nextpnr; the design must already lie in `folder`.
 
-    Below the target's clock, other seeds are tried and the best result is kept.
+    Below the target's clock, other seeds are tried and the best result is kept. For a part that nextpnr does not know
+    synthesis is all: `Part.family.facts.caveat` says so.
     """
     stages = stages or Stages()
     part = find_part(design.target.part)
@@ -162,13 +178,20 @@ def synthesize(design: Design, folder: Path, stages: Stages | None = None) -> Im
         if design.language is Language.VHDL:
             sources = [ghdl.to_verilog(sources, design.name, folder / "build" / f"{design.name}.v")]
         restructure = not isinstance(design, ParallelDesign)
-        netlist = yosys.synthesize_ecp5(sources, design.name, folder / "build", restructure=restructure)
+        netlist = yosys.synthesize(sources, design.name, folder / "build", part, restructure=restructure)
+    if part.family.facts.placer is not Placer.NEXTPNR:
+        return Implementation(netlist, _counted(part, netlist))
     clock, results = design.target.clock_mhz, []
     with stages.stage("place and route"):
         for seed in SEEDS:
-            results.append(
-                nextpnr.place_and_route(netlist.json, part.name, folder / "build", target_mhz=clock, seed=seed)
-            )
-            if results[-1].fmax_mhz >= clock:
+            placed = nextpnr.place_and_route(netlist.json, part.name, folder / "build", target_mhz=clock, seed=seed)
+            results.append((placed.fmax_mhz or 0.0, placed))
+            if results[-1][0] >= clock:
                 break
-    return Implementation(netlist, max(results, key=lambda placed: placed.fmax_mhz))
+    return Implementation(netlist, max(results, key=lambda result: result[0])[1])
+
+
+def _counted(part: Part, netlist: Netlist) -> Placed:
+    total = netlist.total
+    used = Resources(total.lut, total.ff, total.dsp, total.bram)
+    return Placed(part.name, None, used, part.available, (), "")

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,14 @@ from torch import nn
 from bitfab import applications, report, summary
 from bitfab.applications import Application, LutApplication
 from bitfab.backend import Stages, require_tools, simulate, synthesize
+from bitfab.board import bitstream
+from bitfab.board import require_tools as require_board_tools
 from bitfab.data.metrics import top1_accuracy
 from bitfab.dtypes import FloatArray, IntArray, dequantize, quantize
 from bitfab.errors import BitfabError
 from bitfab.hw import Design, generate
 from bitfab.hw.design import Target
-from bitfab.ir.graph import Graph
+from bitfab.ir.graph import Graph, Value
 from bitfab.ir.run import trace
 from bitfab.ir.run_fast import run_fast
 from bitfab.ir.serialize import save
@@ -45,29 +47,36 @@ from bitfab.quant.simulate import Progress
 from bitfab.tools.process import ToolError
 
 SQNR_IMAGES = 16
+BOARD_IMAGES = 4  # sent over a board's simulated serial line
 BATCH = 50
 
 
 def build(
     design: Design,
-    vectors: NDArray[np.generic],
+    vectors: NDArray[np.generic] | Sequence[NDArray[np.generic]],
     folder: Path | str | None = None,
     *,
     place: bool = True,
+    board: str | None = None,
     stages: Stages | None = None,
 ) -> report.Report:
     """Simulate the design on `vectors`, synthesize, place and route it, and write it with its report into `folder`.
 
-    `folder` is build/<name of the graph> by default.
-    vectors: (batch, *shape), integers of the graph's input, or real numbers that are quantized first.
-    Raises BitfabError on any mismatch, a device too small, a missing tool or an unwritable folder.
+    `folder` is build/<name of the graph> by default. With `board`, that board's bitstream is made too
+    (`bitfab.board.bitstream`), in <folder>/board.
+    vectors: (batch, *shape), integers of the graph's input, or real numbers that are quantized first; an array for each
+    of several inputs. Raises BitfabError on any mismatch, a device too small, a missing tool or an unwritable folder.
     """
     stages, folder = stages or Stages(), Path(folder or Path("build") / design.name)
     require_tools(design.target, place, design.language)
-    images = as_integers(design.graph, vectors)
+    images = _each_input(design.graph, vectors)
+    if board is not None:
+        require_board_tools(board)
     with _output(folder) as draft:
         simulation = simulate(design, images, draft, stages)
         implementation = synthesize(design, draft, stages) if place else None
+        if board is not None:
+            bitstream(design, images[0][:BOARD_IMAGES], draft, board, stages=stages)
         result = summary.summarize(
             design, simulation, implementation, application=design.graph.name, wall_seconds=stages.seconds
         )
@@ -220,9 +229,25 @@ def _output(folder: Path) -> Iterator[Path]:
             raise ToolError(failure.tool, failure.task, failure.reason, lines, log) from error
 
 
+def _each_input(graph: Graph, vectors: NDArray[np.generic] | Sequence[NDArray[np.generic]]) -> list[IntArray]:
+    """The integers of every input, as many of each."""
+    arrays = [vectors] if isinstance(vectors, np.ndarray) else list(vectors)
+    if len(arrays) != len(graph.inputs):
+        names = ", ".join(value.name for value in graph.inputs)
+        raise BitfabError(f"{graph.name}: {len(arrays)} arrays for the inputs {names}; give one for each")
+    if len({len(array) for array in arrays}) > 1:
+        raise BitfabError(
+            f"{graph.name}: {' and '.join(str(len(array)) for array in arrays)} inputs; give as many of each"
+        )
+    return [_codes(value, array) for value, array in zip(graph.inputs, arrays, strict=True)]
+
+
 def as_integers(graph: Graph, vectors: NDArray[np.generic]) -> IntArray:
-    """Real inputs quantized with the graph's own parameters; integers stay as they are."""
-    value = graph.inputs[0]
+    """Real inputs quantized with the graph's own parameters (its first input's); integers stay as they are."""
+    return _codes(graph.inputs[0], vectors)
+
+
+def _codes(value: Value, vectors: NDArray[np.generic]) -> IntArray:
     if np.issubdtype(vectors.dtype, np.integer):
         return vectors.astype(np.int64)
     if not np.issubdtype(vectors.dtype, np.floating) or not np.isfinite(vectors.astype(np.float64)).all():

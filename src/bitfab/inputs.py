@@ -28,7 +28,7 @@ from bitfab.frontend.onnx import load_onnx
 from bitfab.frontend.onnx_quantized import load_quantized_onnx
 from bitfab.frontend.tflite import load_tflite
 from bitfab.frontend.tflite_quantized import load_quantized_tflite
-from bitfab.hw.design import Folding
+from bitfab.hw.design import Folding, Multiplier
 from bitfab.ir.graph import Graph
 from bitfab.ir.serialize import load
 
@@ -120,22 +120,24 @@ def graph(path: Path) -> Graph:
 
 
 def foldings(texts: list[str]) -> dict[str, Folding]:
-    """Foldings written LAYER=PExSIMD, such as conv1=8x4."""
+    """Foldings written LAYER=PExSIMD or LAYER=PExSIMD:MULTIPLIER, such as conv1=8x4 or conv1=8x4:luts."""
     result: dict[str, Folding] = {}
     for text in texts:
-        match = re.fullmatch(r"(\w+)=([1-9]\d{0,5})x([1-9]\d{0,5})", text, re.ASCII)
+        match = re.fullmatch(r"(\w+)=([1-9]\d{0,5})x([1-9]\d{0,5})(?::(\w+))?", text, re.ASCII)
         if match is None:
-            raise BitfabError(f"--fold {text}: write LAYER=PExSIMD, such as conv1=8x4")
+            raise BitfabError(f"--fold {text}: write LAYER=PExSIMD or LAYER=PExSIMD:MULTIPLIER, such as conv1=8x4:luts")
+        if match[4] and match[4] not in list(Multiplier):
+            raise BitfabError(f"--fold {text}: multiplier {match[4]}; choose one of {', '.join(Multiplier)}")
         if match[1] in result:
             raise BitfabError(f"--fold {text}: {match[1]} is folded twice; give each layer once")
-        result[match[1]] = Folding(int(match[2]), int(match[3]))
+        result[match[1]] = Folding(int(match[2]), int(match[3]), Multiplier(match[4]) if match[4] else None)
     return result
 
 
-def random_codes(graph: Graph, count: int) -> NDArray[np.generic]:
-    """Uniformly random integers of the graph's input, always the same."""
-    value = graph.inputs[0]
-    return np.random.default_rng(0).integers(value.low, value.high + 1, (count, *value.shape))
+def random_codes(graph: Graph, count: int) -> list[NDArray[np.generic]]:
+    """Uniformly random integers of each of the graph's inputs, always the same."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(value.low, value.high + 1, (count, *value.shape)) for value in graph.inputs]
 
 
 def choice(kind: type[_Choice], text: str, option: str) -> _Choice:

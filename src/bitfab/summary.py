@@ -17,7 +17,7 @@ from bitfab.hw.parallel.design import ParallelDesign
 from bitfab.ir.graph import Graph
 from bitfab.ir.infer import macs
 from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense
-from bitfab.parts import find_part
+from bitfab.parts import Part, find_part
 from bitfab.quant import Quantized
 from bitfab.quant.histograms import Distribution, LayerHistogram
 from bitfab.tools.yosys import Counts
@@ -192,6 +192,7 @@ def _layer(
         dsp=counts.dsp if counts else None,
         bram=counts.bram if counts else None,
         sqnr_db=sqnr.get(layer.name),
+        multiplier=layer.folding.multiplier if layer.folding else None,
     )
 
 
@@ -224,7 +225,8 @@ def _fifos(design: Design, simulation: Simulation, implementation: Implementatio
 
 
 def _resources(design: Design, implementation: Implementation | None) -> report.Resources:
-    has = find_part(design.target.part).available
+    part = find_part(design.target.part)
+    has = part.available
     used = implementation.placed.used if implementation else None
     return report.Resources(
         part=design.target.part,
@@ -233,7 +235,16 @@ def _resources(design: Design, implementation: Implementation | None) -> report.
         dsp=used.dsp if used else None,
         bram=used.bram if used else None,
         available=report.Available(lut=has.lut, ff=has.ff, dsp=has.dsp, bram=has.bram),
+        note=_note(part, implementation),
     )
+
+
+def _note(part: Part, implementation: Implementation | None) -> str | None:
+    """What a reader of the part's figures has to know."""
+    if implementation is None:
+        return None
+    spram = f"{implementation.placed.spram} of {part.spram} SPRAM" if part.spram else ""
+    return "; ".join(filter(None, (spram, part.family.facts.caveat))) or None
 
 
 def _version(package: str) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from bitfab import applications, flow
 from bitfab.ir import Builder
-from bitfab.ir.ops import Add
+from bitfab.ir.ops import Add, Multiply
 from bitfab.ir.serialize import load, save
 from bitfab.quant import AdaRound, Recipe
 from tests.cli_runner import Cli, without_package
@@ -228,12 +228,15 @@ def test_options_of_build(run: Cli, graph: Path, options: list[str], reason: str
 
 
 def test_graphs_without_hardware(run: Cli) -> None:
-    builder = Builder("two")
-    for name in ("a", "b"):
-        builder.input(name, (2, 3, 3), load_type())
-    save(builder.build((builder.add("sum", Add(), ("a", "b")),)), "two.safetensors")
-    run.good("inspect", "two.safetensors")
-    assert "two: 2 inputs; a hardware design has one input" in run.refuse("build", "two.safetensors", "-o", "design")
+    for op, name in ((Multiply(), "product"), (Add(), "sum")):
+        builder = Builder("two")
+        for value in ("a", "b"):
+            builder.input(value, (2, 3, 3), load_type())
+        save(builder.build((builder.add(name, op, ("a", "b")),)), f"{name}.safetensors")
+    run.good("inspect", "product.safetensors")
+    assert "product: " in run.refuse("build", "product.safetensors", "-o", "design")
+    refused = run.refuse("build", "sum.safetensors", "-o", "design", "--vectors", "calib.npy")
+    assert "1 arrays for the inputs a, b; give one for each" in refused
     run.good("quantize", "tiny_networks:Tiny", "--calib", "calib.npy", "-o", "tb.safetensors")
     assert "tb: bitfab's own modules are named so" in run.refuse("build", "tb.safetensors", "-o", "design")
 

@@ -101,4 +101,4 @@ def test_style_and_language_that_do_not_fit(run: Cli, graph: Path) -> None:
     assert "choose that style" in run.refuse("build", graph, "-o", "design", "--levels", "3")
     assert "choose one of verilog, vhdl" in run.refuse("build", graph, "-o", "design", "--language", "ada")
     assert "style 'magic': choose one of stream, parallel" in run.refuse("build", graph, "-o", "d", "--style", "magic")
-    assert "Conv2d" in run.refuse("build", graph, "-o", "design", "--style", "parallel")
+    assert "has no registers" in run.refuse("build", graph, "-o", "d", "--style", "parallel", "--registers")

@@ -14,7 +14,7 @@ from bitfab.errors import BitfabError
 from bitfab.hw import ParallelDesign, generate
 from bitfab.ir.graph import Builder, Graph
 from bitfab.ir.ops import Argmax, Dense, Requantize, Table, Threshold
-from bitfab.tools import verilator
+from bitfab.tools import verilator, yosys
 from bitfab.tools.process import ToolError, run_tool
 from tests.lut_networks import frames, lut_network
 
@@ -92,6 +92,17 @@ def test_serial_input_gives_the_same(tmp_path: Path) -> None:
 
 def test_a_dense_network_unrolled(tmp_path: Path) -> None:
     _simulated(_parallel(dense_network(), levels=4), tmp_path / "dense", 500)
+
+
+def test_sums_that_begin_with_a_minus_reach_synthesis(tmp_path: Path) -> None:
+    """Yosys reads `-8'(x)` as a cast to a negative size."""
+    builder = Builder("minus")
+    x = builder.input("x", (2,), IntType(4, signed=True))
+    graph = builder.build((builder.add("dense", Dense(np.array([[-1, -2]]), np.array([0])), x),))
+    design = _parallel(graph, levels=0)
+    _simulated(design, tmp_path / "minus")
+    sources = [tmp_path / "minus" / path for path in design.sources]
+    assert yosys.synthesize_ecp5(sources, design.name, tmp_path / "build", restructure=False).total.lut > 0
 
 
 def test_a_wrong_table_is_found(proved: tuple[ParallelDesign, Path], tmp_path: Path) -> None:

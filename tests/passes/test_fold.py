@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import bitfab as bf
+from bitfab.dtypes import dequantize, quantize
 from bitfab.errors import BitfabError
 from bitfab.frontend.torch import capture
+from bitfab.ir import run
 from bitfab.quant.fold import fold
 
 
@@ -57,7 +61,32 @@ class _Shared(nn.Module):
         return y + self.norm(y)
 
 
-@pytest.mark.parametrize("net", [nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4)), _Shared(), nn.BatchNorm2d(4)])
-def test_a_norm_that_cannot_fold_is_named(net: nn.Module) -> None:
-    with pytest.raises(BitfabError, match=r"(1|norm|batch_norm\w*): this batch norm .* cannot be folded"):
-        fold(capture(net, torch.randn(1, 4, 4, 4)))
+ALONE = {
+    "activation": nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)),
+    "shared": _Shared(),
+    "input": nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4), nn.ReLU()),
+    "plain": nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(4, affine=False)),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_norm_behind_no_layer_is_a_layer(name: str) -> None:
+    """A depthwise 1x1 convolution: the same function, and the same bits in training with powers of two."""
+    net = _normed(ALONE[name])
+    x = torch.randn(32, 4, 4, 4, dtype=torch.float64)
+    folded = fold(capture(net, x))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
+    assert sum(isinstance(m, nn.Conv2d) and m.groups == 4 and m.kernel_size == (1, 1) for m in folded.modules()) >= 1
+    torch.testing.assert_close(folded(x), net(x), rtol=1e-10, atol=1e-10)
+    prepared = bf.prepare(net, x.numpy(), bf.Recipe(scale="po2"))
+    graph = bf.lower(prepared)
+    (inside,), (outside,) = graph.inputs, graph.output_values
+    assert inside.qparams is not None and outside.qparams is not None
+    found = run(graph, quantize(x.numpy(), inside.qparams, inside.type))
+    with torch.no_grad():
+        np.testing.assert_array_equal(dequantize(np.asarray(found), outside.qparams), prepared.eval()(x).numpy())
+
+
+def test_a_norm_over_vectors_that_cannot_fold_is_named() -> None:
+    with pytest.raises(BitfabError, match=r"1: this batch norm .* cannot be folded"):
+        fold(capture(nn.Sequential(nn.ReLU(), nn.BatchNorm1d(4)), torch.randn(2, 4)))

@@ -48,6 +48,7 @@ PROOFS: list[tuple[str, Parameters, tuple[str, str] | None]] = [
     ("width", {"InLanes": 4, "OutLanes": 2}, None),
     ("width", {"InLanes": 1, "OutLanes": 3}, None),
     ("width", {"InLanes": 2, "OutLanes": 4}, None),
+    ("registers", {}, None),
 ]
 MUTANTS: list[tuple[str, Parameters, tuple[str, str]]] = [
     ("skid", {}, ("spare_valid_q ? spare_q : data_i", "data_i")),  # the spare word is lost
@@ -59,6 +60,13 @@ MUTANTS: list[tuple[str, Parameters, tuple[str, str]]] = [
         {"InLanes": 3, "OutLanes": 1},
         ("CountBits'(Parts) : '0", "CountBits'(Parts - 1) : '0"),
     ),  # a part is lost
+    (
+        "registers",
+        {},
+        ("aw_held_q && w_held_q && (b_ready_i || !b_valid_o)", "aw_held_q && w_held_q"),
+    ),  # an answer is lost
+    ("registers", {}, ("assign ar_ready_o    = !ar_held_q", "assign ar_ready_o    = 1'b1")),  # a request is lost
+    ("registers", {}, ("enable_q || in_word_q != 0", "enable_q")),  # the gate closes within a frame
     ("width", {"InLanes": 1, "OutLanes": 3}, ("{data_i, data_q[Parts*PartBits-1:PartBits]}", "{Parts{data_i}}")),
 ]
 

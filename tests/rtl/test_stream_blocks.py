@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bitfab.hw.render_verilog import library
 from bitfab.tools import verilator, yosys
 from bitfab.tools.process import ToolError
 from tests.rtl.harness import RTL
@@ -23,6 +24,8 @@ LEGAL: list[tuple[str, Parameters]] = [
     ("width", {"Bits": 3, "InLanes": 6, "OutLanes": 2}),
     ("width", {"InLanes": 2, "OutLanes": 2}),
     ("concat", {"WordsA": 1, "WordsB": 7}),
+    ("slice", {"Size": 1}),
+    ("slice", {"Inner": 3, "Size": 8, "Start": 1, "Stop": 8, "Step": 3}),
     ("add", {"ASigned": 0, "BSigned": 0}),
     ("add", {"OutSigned": 0, "OutBits": 3}),
     ("add", {"ABits": 1, "BBits": 12, "BSigned": 0, "OutBits": 20, "Lanes": 3}),
@@ -30,6 +33,11 @@ LEGAL: list[tuple[str, Parameters]] = [
     ("argmax", {"Bits": 1, "Signed": 0, "Words": 5, "IndexBits": 9}),
     ("table", {"TableFile": "rom.mem"}),
     ("table", {"InBits": 1, "OutBits": 1, "Lanes": 4, "TableFile": "rom.mem"}),
+    ("interpolate", {"TableFile": "rom.mem"}),
+    (
+        "interpolate",
+        {"InBits": 5, "PlaceBits": 1, "OutBits": 20, "Low": -9, "High": 9, "Lanes": 2, "TableFile": "r.mem"},
+    ),
     ("bipolar", {"Lanes": 3}),
     ("threshold", LEVELS),
     ("threshold", {**LEVELS, "InSigned": 0, "OutBits": 4, "Levels": 15, "Lanes": 2, "Words": 3}),
@@ -38,6 +46,8 @@ LEGAL: list[tuple[str, Parameters]] = [
     ("requantize", SCALED),
     ("requantize", {**SCALED, "InBits": 8, "InSigned": 0, "InputZero": 255, "ExtraBits": 5, "MinShift": 46}),
     ("requantize", {**SCALED, "InBits": 32, "Lanes": 3, "Words": 1, "Rounding": 2, "ExtraBits": 1}),
+    ("requantize", {**SCALED, "Multiplier": 2}),
+    ("requantize", {**SCALED, "Multiplier": 2, "InBits": 1, "InSigned": 0, "Words": 1, "ExtraBits": 2, "Lanes": 2}),
     ("requantize", {"MultiplierBits": 0}),
     ("requantize", {"MultiplierBits": 0, "InBits": 1, "InSigned": 0, "OutBits": 1, "Low": 0, "High": 1}),
     ("requantize", {"MultiplierBits": 0, "ExtraBits": 2, "Rounding": 1, "ScaleFile": "rom.mem"}),
@@ -47,13 +57,16 @@ ILLEGAL: list[tuple[str, Parameters, str]] = [
     ("fork", {"Count": 0}, "Count must be at least 1"),
     ("width", {"InLanes": 2, "OutLanes": 3}, "one lane count must divide the other"),
     ("concat", {"WordsB": 0}, "WordsA and WordsB must be at least 1"),
+    ("slice", {"Start": 1}, "the slice must lie within Size"),
     ("argmax", {"Words": 5, "IndexBits": 2}, "IndexBits cannot hold the last index"),
     ("table", {}, "TableFile must name a file"),
+    ("interpolate", {"PlaceBits": 10}, "InBits must be up to 16, PlaceBits 1 to InBits - 1"),
     ("threshold", {}, "ThresholdFile must name a file"),
     ("threshold", {**LEVELS, "Levels": 16}, "Levels must be 1 to 15"),
     ("bipolar", {"Lanes": 0}, "Lanes must be at least 1"),
     ("requantize", {}, "ScaleFile must name a file"),
     ("requantize", {**SCALED, "Rounding": 4}, "Rounding must be 0 to 3"),
+    ("requantize", {**SCALED, "Multiplier": 1}, "Multiplier must be 0 or 2"),
     ("requantize", {**SCALED, "Low": 5, "High": 4}, "Low must not exceed High"),
     ("requantize", {**SCALED, "InBits": 8, "InputZero": 128}, "InputZero must be a value of the input type"),
 ]
@@ -63,6 +76,7 @@ INFERRED: list[tuple[str, Parameters, tuple[int, int], tuple[int, int, int]]] = 
     ("fifo", {"Bits": 8, "Depth": 32}, (8, 8), (0, 0, 4)),
     ("requantize", SCALED, (21, 8), (2, 0, 0)),
     ("requantize", {**SCALED, "InBits": 18}, (18, 8), (1, 0, 0)),
+    ("requantize", {**SCALED, "InBits": 12, "MultiplierBits": 6, "Multiplier": 2}, (12, 8), (0, 0, 0)),
     ("requantize", {"MultiplierBits": 0, "MinShift": 3}, (16, 8), (0, 0, 0)),
     ("threshold", {**LEVELS, "Levels": 1, "OutBits": 1, "Words": 32}, (20, 1), (0, 0, 0)),
 ]
@@ -70,13 +84,13 @@ INFERRED: list[tuple[str, Parameters, tuple[int, int], tuple[int, int, int]]] = 
 
 @pytest.mark.parametrize(("block", "parameters"), LEGAL)
 def test_no_lint(block: str, parameters: Parameters) -> None:
-    verilator.lint([RTL / block / f"bf_{block}.sv"], f"bf_{block}", parameters)
+    verilator.lint(_sources(block), f"bf_{block}", parameters)
 
 
 @pytest.mark.parametrize(("block", "parameters", "message"), ILLEGAL)
 def test_illegal_parameters_are_refused(block: str, parameters: Parameters, message: str) -> None:
     with pytest.raises(ToolError) as error:
-        verilator.lint([RTL / block / f"bf_{block}.sv"], f"bf_{block}", parameters)
+        verilator.lint(_sources(block), f"bf_{block}", parameters)
     assert any(f"bf_{block}: {message}" in line for line in error.value.lines)
 
 
@@ -87,8 +101,14 @@ def test_synthesis_infers_what_is_meant(
     (tmp_path / "rom.mem").write_text("".join(f"{index * 1999 % 65536:04x}\n" for index in range(32)))
     top = tmp_path / "top.sv"
     top.write_text(_top(f"bf_{block}", parameters, bits))
-    total = yosys.synthesize_ecp5([RTL / block / f"bf_{block}.sv", top], "top", tmp_path).total
+    total = yosys.synthesize_ecp5([*_sources(block), top], "top", tmp_path).total
     assert (total.dsp, total.bram, total.lutram) == cells
+
+
+def _sources(block: str) -> list[Path]:
+    """The block behind nothing, what it instantiates after it."""
+    others = (name.removeprefix("bf_").removesuffix(".sv") for name in library([block]))
+    return [RTL / name / f"bf_{name}.sv" for name in sorted(others, key=lambda name: name != block)]
 
 
 def _top(module: str, parameters: Parameters, bits: tuple[int, int]) -> str:

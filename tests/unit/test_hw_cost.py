@@ -1,5 +1,6 @@
 """The cost model: memories and multipliers as Yosys infers them, estimates within their error, foldings that fit."""
 
+import itertools
 from dataclasses import astuple
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from hypothesis import strategies as st
 
 from bitfab.dtypes import IntType
 from bitfab.errors import BitfabError
-from bitfab.hw import cost, generate
+from bitfab.hw import Folding, cost, generate
+from bitfab.hw.blocks import parameters
 from bitfab.hw.design import Target, write_files
 from bitfab.hw.fit import fit, options
 from bitfab.hw.memory_cost import ram, rom
+from bitfab.hw.plan import plan
 from bitfab.ir import Builder, Graph
 from bitfab.ir.ops import Conv2d, Dense, MaxPool2d, Requantize, Reshape
 from bitfab.parts import find_part
@@ -92,21 +95,53 @@ def test_what_fits_is_within_the_share(share: float, channels: int) -> None:
 
 
 def test_no_folding_that_fits_is_faster() -> None:
-    """Every combination of a small network's foldings, against the integer program's."""
-    graph = network(channels=2)
-    chosen = fit(graph, "ecp5-25k", 0.25)
+    """Combinations of a small network's options that are faster and whose engines would fit: the whole does not."""
+    graph, share = network(channels=2), 0.08
+    chosen = fit(graph, "ecp5-25k", share)
     found = max(layer.cycles for layer in generate(graph, "ecp5-25k", folding=chosen).layers if layer.folding)
-    budget = astuple(find_part("ecp5-25k").available.times(0.25))
+    budget = astuple(find_part("ecp5-25k").available.times(share))
     choices = options(graph)
-    for first in choices["conv0"]:
-        for second in choices["conv1"]:
-            for third in choices["dense"]:
-                slowest = max(first.cycles, second.cycles, third.cycles)
-                if slowest >= found:
-                    continue
-                folding = {"conv0": first.folding, "conv1": second.folding, "dense": third.folding}
-                used = cost.total(cost.estimate(generate(graph, "ecp5-25k", 99, folding)).values())
-                assert any(u > b for u, b in zip(astuple(used), budget, strict=True)), folding
+    assert found > max(min(option.cycles for option in own) for own in choices.values())
+    faster = list(itertools.product(*([o for o in own if o.cycles < found] for own in choices.values())))
+    engines = [astuple(cost.total(option.cost for option in picked)) for picked in faster]
+    fitting = [i for i, taken in enumerate(engines) if all(t <= b for t, b in zip(taken, budget, strict=True))]
+    assert fitting
+    for i in np.random.default_rng(0).permutation(fitting)[:40]:
+        folding = {name: option.folding for name, option in zip(choices, faster[i], strict=True)}
+        folding |= {name: folding for name, folding in chosen.items() if name not in choices}
+        used = cost.total(cost.estimate(generate(graph, "ecp5-25k", folding=folding)).values())
+        assert any(u > b for u, b in zip(astuple(used), budget, strict=True)), folding
+
+
+def test_options_leave_out_what_another_beats() -> None:
+    """Whatever an option takes, none that is as fast takes less of one thing and no more of any other."""
+    for own in options(network()).values():
+        taken = [(option.cycles, *astuple(option.cost)) for option in own]
+        assert len(set(taken)) == len(taken)
+        for mine in taken:
+            assert not any(other != mine and all(o <= m for o, m in zip(other, mine, strict=True)) for other in taken)
+        assert {option.folding.multiplier for option in own} == {"dsp", "luts"}
+
+
+def test_luts_multiply_where_dsps_lack() -> None:
+    """The same rate with ever fewer DSPs: 8 bits, two of which have no room in one."""
+    graph, taken = network(), []
+    for part in ("ecp5-85k", "ecp5-25k", "ice40-hx8k"):
+        target = Target(part, 100.0)
+        design = generate(graph, target, folding=fit(graph, target, 1.0, 20000))
+        used = cost.total(cost.estimate(design).values())
+        assert used.dsp <= find_part(part).available.dsp
+        taken.append((used.dsp, -used.lut))
+    assert taken == sorted(taken, reverse=True) and taken[-1][0] == 0
+
+
+@pytest.mark.parametrize(
+    ("style", "dsps"),
+    [({}, 32), ({"Multiplier": 1}, 16), ({"Multiplier": 2}, 0), ({"WeightBits": 1}, 0), ({"InBipolar": 1}, 0)],
+)
+def test_multipliers_of_an_engine(style: dict[str, int], dsps: int) -> None:
+    engines, _ = plan(network(), 64, {"conv1": Folding(4, 8), "conv0": Folding(4, 2), "dense": Folding(1, 1)})
+    assert cost.block_cost("conv2d", {**parameters(engines["conv1"]), **style}).dsp == dsps
 
 
 def test_a_rate_is_reached_with_less() -> None:
@@ -116,12 +151,12 @@ def test_a_rate_is_reached_with_less() -> None:
     for folding, rate in ((slow, 2000), (fast, 20000)):
         design = generate(graph, target, folding=folding)
         assert max(layer.cycles for layer in design.layers if layer.folding) <= 100e6 / rate
-        areas.append(cost.total(cost.estimate(design).values()).dsp)
+        areas.append(cost.total(cost.estimate(design).values()).lut)
     assert areas[0] < areas[1]
 
 
 def test_what_cannot_be() -> None:
-    with pytest.raises(BitfabError, match=r"needs about \d+ DSP .* 0 are given"):
+    with pytest.raises(BitfabError, match=r"needs about \d+ LUT at 20736 cycles an image, 485 are given"):
         fit(network(), "ecp5-25k", 0.02)
     with pytest.raises(BitfabError, match="lower the rate or raise the clock"):
         fit(network(), "ecp5-25k", 1.0, 1e7)

@@ -11,7 +11,7 @@ from bitfab.dtypes import IntType
 from bitfab.errors import BitfabError
 from bitfab.hw import generate, write_files
 from bitfab.ir import Builder, Graph
-from bitfab.ir.ops import Add, Argmax, Concat, Conv2d, MaxPool2d, Reshape, Threshold, Upsample
+from bitfab.ir.ops import Add, Argmax, Concat, Conv2d, MaxPool2d, Reshape, Threshold, Transpose, Upsample
 from bitfab.output import MARKER
 
 UINT8 = IntType(8, signed=False)
@@ -91,10 +91,14 @@ def test_a_value_beside_itself_is_held_for_a_pixel() -> None:
         (
             lambda b, x: b.add(
                 "holes",
-                Conv2d(np.ones((1, 2, 2, 2), np.int8), np.zeros(1, np.int32), dilation=(2, 1), padding=(1, 1, 1, 1)),
+                Conv2d(np.ones((1, 2, 2, 2), np.int8), np.zeros(1, np.int32), dilation=(2, 1), padding=(1, 1, 4, 1)),
                 x,
             ),
-            r"holes: dilation \(2, 1\) has no hardware yet",
+            "holes: padding beyond the kernel's size has no hardware; pad less",
+        ),
+        (
+            lambda b, x: b.add("turn", Transpose((0, 2, 1)), x),
+            "turn: a transposition of an image's axes has no streaming",
         ),
         (
             lambda b, x: b.add("act", Threshold(np.zeros((1, 16), int), UINT8, 0), x),
@@ -113,8 +117,10 @@ def test_what_has_no_hardware_is_named(make, message: str) -> None:
         generate(builder.build((value,)))
 
 
-def test_one_input_and_one_output() -> None:
+def test_two_inputs_have_two_streams_but_in_a_parallel_design() -> None:
     builder = Builder("two")
     a, b = (builder.input(name, (1, 2, 2), UINT8) for name in "ab")
-    with pytest.raises(BitfabError, match="2 inputs; a hardware design has one"):
-        generate(builder.build((builder.add("sum", Add(), (a, b)),)))
+    graph = builder.build((builder.add("sum", Add(), (a, b)),))
+    assert [stream.value for stream in generate(graph).inputs] == ["a", "b"]
+    with pytest.raises(BitfabError, match="2 inputs; a parallel design has one of each"):
+        generate(graph, style="parallel")

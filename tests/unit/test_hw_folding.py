@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from bitfab.dtypes import IntType
 from bitfab.errors import BitfabError
-from bitfab.hw import Folding, generate
-from bitfab.hw.folding import choose, cycles, legal
-from bitfab.ir import Builder, Graph
+from bitfab.hw import Folding, Multiplier, generate
+from bitfab.hw.folding import choose, cycles, legal, signed_bits, styled, weight_bits
+from bitfab.ir import Builder, Graph, Node
 from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense, Requantize, Reshape
 
 UINT8 = IntType(8, signed=False)
@@ -67,7 +67,7 @@ def test_too_few_multipliers_name_the_least() -> None:
 
 def test_a_fixed_folding_is_kept() -> None:
     design = generate(_network([4, 6, 2], 4), parallelism=64, folding={"conv1": Folding(1, 3)})
-    assert {layer.name: layer.folding for layer in design.layers}["conv1"] == Folding(1, 3)
+    assert {layer.name: layer.folding for layer in design.layers}["conv1"] == Folding(1, 3, Multiplier.LUTS)  # of 1
 
 
 def test_more_multipliers_are_never_slower() -> None:
@@ -90,3 +90,70 @@ def test_cycles_count_every_product_once() -> None:
     layers = {layer.name: layer for layer in design.layers}
     assert layers["up"].cycles == layers["up"].macs // 8 == 4 * 6 * 4 * 16 // 8
     assert layers["dense"].cycles == layers["dense"].macs // 15 == 3840 // 15
+
+
+def _one(weight: np.ndarray, x: IntType = UINT8) -> tuple[Graph, Node]:
+    """A dense layer with these weights."""
+    builder = Builder("one")
+    value = builder.add("dense", Dense(weight, np.zeros(len(weight), int)), builder.input("x", weight.shape[1:], x))
+    graph = builder.build((value,))
+    return graph, graph.nodes[0]
+
+
+@pytest.mark.parametrize(
+    ("bits", "low", "high", "pe", "chosen"),
+    [
+        (8, -100, 100, 4, "dsp"),
+        (4, -7, 7, 4, "packed"),  # 4 + 2 * 4 + 1 bits
+        (4, -7, 7, 3, "dsp"),  # an odd row has no partner
+        (7, -16, 15, 2, "packed"),  # 7 + 2 * 5 + 1 bits: as many as there are
+        (8, -16, 15, 2, "dsp"),
+        (2, -7, 7, 2, "luts"),  # 2 x 4 bits are a few LUTs
+        (8, -1, 1, 2, "luts"),
+    ],
+)
+def test_multipliers_by_the_operands(bits: int, low: int, high: int, pe: int, chosen: str) -> None:
+    weight = np.random.default_rng(0).integers(low, high, (12, 4), endpoint=True)
+    weight[0, :2] = low, high
+    if high == 1:
+        weight[weight == 0] = 1
+    x = IntType(bits, signed=False)
+    _, node = _one(weight, x)
+    assert weight_bits(node) == (1 if high == 1 else signed_bits(low, high))
+    assert styled(node, x, Folding(pe, 1)).multiplier == chosen
+    assert styled(node, x, Folding(pe, 1), dsps=False).multiplier is Multiplier.LUTS
+    kept = styled(node, x, Folding(pe, 1, Multiplier.LUTS))
+    assert kept == Folding(pe, 1, Multiplier.LUTS)
+    assert styled(node, x, Folding(pe, 1, Multiplier.DSP)).multiplier == ("luts" if high == 1 else "dsp")
+
+
+def test_products_that_cannot_be_packed_are_refused() -> None:
+    graph, _ = _one(np.full((4, 4), 100))
+    with pytest.raises(
+        BitfabError, match=r"dense: two products a DSP need an even PE, and 18 bits .* choose dsp or luts"
+    ):
+        generate(graph, folding={"dense": Folding(2, 2, Multiplier.PACKED)})
+
+
+def test_zeros_of_a_transposed_convolution_are_no_bipolar_weights() -> None:
+    builder = Builder("up")
+    x = builder.input("x", (1, 3, 3), UINT8)
+    for kernel, bits in ((2, 1), (3, 2)):  # of stride 2
+        op = ConvTranspose2d(np.ones((1, 1, kernel, kernel), int), np.zeros(1, int), stride=(2, 2))
+        builder.add(f"kernel{kernel}", op, x)
+        assert weight_bits(builder.build((f"kernel{kernel}",)).nodes[-1]) == bits
+
+
+def test_a_requantizer_has_lanes_and_multipliers() -> None:
+    graph = _network([4, 6, 2], 4)
+    design = generate(graph, folding={"conv0_requantize": Folding(3, 1, Multiplier.LUTS)})
+    (instance,) = [instance for instance in design.instances if instance.layer == "conv0_requantize"][:1]
+    assert instance.parameters["Lanes"] == 3
+    assert {layer.name: layer.folding for layer in design.layers}["conv0_requantize"] is None
+    with pytest.raises(BitfabError, match=r"conv0_requantize: folding PE 4 x SIMD 1 is illegal; .* PE 1, 2, 3, 6"):
+        generate(graph, folding={"conv0_requantize": Folding(4, 1)})
+
+
+def test_foldings_of_all_layers_need_no_budget() -> None:
+    folding = {"conv0": Folding(6, 4), "conv1": Folding(2, 6)}
+    assert generate(_network([4, 6, 2], 4), parallelism=2, folding=folding).multipliers == 36

@@ -7,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitfab.dtypes import IntType
-from bitfab.hw.memories import mem_file, scale_fields, scales, table, thresholds, to_stream
-from bitfab.ir import Value
-from bitfab.ir.ops import Requantize, Table, Threshold
+from bitfab.hw import Folding
+from bitfab.hw.blocks import parameters
+from bitfab.hw.memories import mem_file, scale_fields, scales, table, thresholds, to_stream, weights
+from bitfab.hw.plan import plan
+from bitfab.ir import Builder, Value
+from bitfab.ir.ops import Dense, Requantize, Table, Threshold
 
 
 @st.composite
@@ -82,3 +85,15 @@ def test_tables_are_indexed_by_raw_bits() -> None:
     words = [int(line, 16) for line in table(op).split()]
     for code in range(signed.low, signed.high + 1):
         assert words[code & 7] == (2 * code) & 0xFF
+
+
+def test_bipolar_weights_are_bits() -> None:
+    weight = np.array([[1, -1, -1, 1], [-1, -1, 1, 1]])
+    builder = Builder("signs")
+    x = builder.input("x", (4,), IntType(3, signed=False))
+    graph = builder.build((builder.add("dense", Dense(weight, np.array([5, -6])), x),))
+    engines, _ = plan(graph, 2, {"dense": Folding(2, 2)})
+    words, biases = weights(engines["dense"])
+    assert words.tolist() == [[1, 0, 0, 0], [0, 1, 1, 1]]  # word t, weight (p, s) at p * 2 + s
+    assert biases.tolist() == [[5, -6]]
+    assert parameters(engines["dense"])["WeightBits"] == 1

@@ -25,6 +25,7 @@ from bitfab.ir.ops import (
     Bits,
     Compare,
     Concat,
+    Conv2d,
     Dense,
     Lut,
     MaxPool2d,
@@ -35,6 +36,7 @@ from bitfab.ir.ops import (
     Table,
     Threshold,
     Transpose,
+    Upsample,
 )
 from bitfab.ir.passes.prune import prune
 from bitfab.ir.run import run
@@ -42,7 +44,7 @@ from tests.lut_networks import frames, lut_network
 from tests.strategies import batch, graphs
 
 OPS = (
-    *(Dense, Requantize, Threshold, Add, Concat, Table, Compare, Bits, Lut, Popcount),
+    *(Conv2d, MaxPool2d, Dense, Requantize, Threshold, Add, Concat, Table, Compare, Bits, Lut, Popcount),
     *(Reshape, Transpose, Slice, Argmax),
 )
 
@@ -137,6 +139,35 @@ def test_common_parts_of_sums_are_made_once() -> None:
     _agrees(graph, netlist, frames(graph, 100))
 
 
+def test_common_parts_that_overlap_themselves_are_shared_exactly() -> None:
+    """Weights whose digits repeat in steps: pairs of a wire with itself, and of a row with itself, overlap."""
+    weight = np.array([[85, 85, 21, 1], [85, 85, 21, 0], [341, 341, 5, 85], [-85, -85, -21, 64]])
+    _check_dense(weight)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 6), st.sampled_from([3, 15, 127]))
+def test_shared_sums_are_exact(seed: int, outputs: int, inputs: int, most: int) -> None:
+    _check_dense(np.random.default_rng(seed).integers(-most, most + 1, (outputs, inputs)))
+
+
+def test_parts_common_to_two_rows_are_made_once() -> None:
+    """Two equal rows of 16 terms with one more term each: 15 additions for both, and one for each."""
+    weight = np.zeros((2, 18), dtype=np.int64)
+    weight[:, :16], weight[0, 16], weight[1, 17] = 1, 1, 1
+    assert _check_dense(weight) == 15 + 2
+
+
+def _check_dense(weight: IntArray) -> int:
+    """A dense layer's cells compute it; returns how many additions they are."""
+    builder = Builder("shared")
+    x = builder.input("x", (weight.shape[1],), IntType(8, signed=True))
+    graph = builder.build((builder.add("dense", Dense(weight, np.zeros(len(weight), dtype=np.int64)), x),))
+    netlist = build(graph)
+    _agrees(graph, netlist, frames(graph, 50))
+    return sum(len(cell.sources) == 2 for cell in netlist if isinstance(cell, Sum))
+
+
 def test_bit_operations_choose_the_parallel_style() -> None:
     design = generate(lut_network())
     assert isinstance(design, ParallelDesign)
@@ -171,8 +202,8 @@ def test_errors_of_options(options: dict, message: str) -> None:
 def test_an_operation_without_parallel_hardware_is_named() -> None:
     builder = Builder("images")
     x = builder.input("x", (1, 4, 4), IntType(4, signed=False))
-    graph = builder.build((builder.add("pool", MaxPool2d((2, 2), (2, 2)), x),))
-    with pytest.raises(BitfabError, match="pool: MaxPool2d has no parallel hardware"):
+    graph = builder.build((builder.add("larger", Upsample((2, 2)), x),))
+    with pytest.raises(BitfabError, match="larger: Upsample has no parallel hardware"):
         generate(graph, style=Style.PARALLEL)
 
 

@@ -147,3 +147,36 @@ def test_a_normal_form_on_data_of_another_shape(net: fx.GraphModule) -> None:
 def test_unknown_layer_in_the_recipe(net: fx.GraphModule) -> None:
     with pytest.raises(BitfabError, match=r"no layer matches 'conv9'; did you mean input, 0, 1, 2"):
         quantize(net, _images(4), Recipe(exclude=("conv9",)))
+
+
+class Tokens(nn.Module):
+    """A network over (N, T, F)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(20, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        images, tokens, features = x.shape
+        return self.head(x.reshape(images, tokens * features))
+
+
+@pytest.mark.parametrize(
+    ("net", "shape"),
+    [(Tokens(), (4, 5)), (nn.Sequential(nn.Conv1d(4, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6, 2)), (4, 5))],
+    ids=["tokens", "signals"],
+)
+def test_batches_of_three_axes(net: nn.Module, shape: tuple[int, ...]) -> None:
+    """(N, T, F) and (N, C, L), as one array or in batches, are as many inputs; a list of (C, H, W) is single images."""
+    data = np.random.default_rng(0).normal(size=(6, *shape)).astype(np.float32)
+    for given_as in (data, torch.from_numpy(data), [data[:4], data[4:]]):
+        batches = list(as_batches(given_as, net))
+        np.testing.assert_array_equal(torch.cat(batches).numpy(), data)
+    graphs = [quantize(net, given_as) for given_as in (data, [data[:4], data[4:]])]
+    assert graphs[0].inputs[0].shape == shape
+    assert graphs[0].inputs[0].qparams == graphs[1].inputs[0].qparams
+    images = _images(3)
+    single = list(as_batches(list(images), nn.Conv2d(1, 2, 3)))
+    assert [tuple(batch.shape) for batch in single] == [(1, 1, 6, 6)] * 3
+    again = as_batches(data, net)
+    assert as_batches(again, net) is again

@@ -51,7 +51,7 @@ FIXED_NAMES = {
     "timing": {
         "cycles_per_image", "latency_cycles", "fmax_mhz", "latency_us", "images_per_second", "gops", "mac_utilization",
     },
-    "resources": {"part", "lut", "ff", "dsp", "bram", "available"},
+    "resources": {"part", "lut", "ff", "dsp", "bram", "available", "note"},
 }  # fmt: skip
 VOID = {"meta", "link", "img", "wbr", "br", "hr", "line", "circle", "path"}
 

@@ -123,6 +123,22 @@ def test_levels_count_the_luts_of_the_longest_path(tmp_path: Path) -> None:
         "register": ("TRELLIS_FF", {"DI": [14], "Q": [2]}),
     }
     assert levels(netlist_of(ecp5, tmp_path)) == 2
+    ice40 = {
+        "low": ("SB_CARRY", {"I0": [2], "I1": [3], "CI": [4], "CO": [10]}),
+        "high": ("SB_CARRY", {"I0": [2], "I1": [3], "CI": [10], "CO": [11]}),
+        "sum": ("SB_LUT4", {"I1": [2], "I3": [11], "O": [12]}),
+        "after": ("SB_LUT4", {"I0": [12], "O": [13]}),
+        "register": ("SB_DFF", {"D": [13], "Q": [2]}),
+    }
+    assert levels(netlist_of(ice40, tmp_path)) == 2
+    gowin = {
+        "low": ("ALU", {"I0": [2], "I1": [3], "CIN": [4], "SUM": [10], "COUT": [11]}),
+        "high": ("ALU", {"I0": [2], "I1": [3], "CIN": [11], "SUM": [12]}),
+        "one": ("LUT2", {"I0": [12], "I1": [2], "F": [13]}),
+        "joined": ("MUX2_LUT5", {"I0": [13], "I1": [2], "S0": [3], "O": [14]}),
+        "register": ("DFF", {"D": [14], "Q": [2]}),
+    }
+    assert levels(netlist_of(gowin, tmp_path)) == 2
     assert levels(netlist_of({"register": ("FDRE", {"D": [2], "Q": [3]})}, tmp_path)) == 0
 
 

@@ -1,4 +1,4 @@
-"""The command line: `bitfab demo | quantize | debug | train | estimate | build | inspect | export`."""
+"""The command line: `bitfab demo | quantize | debug | train | estimate | build | inspect | export | parts`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bitfab.cli.app import app
 from bitfab.cli.graphs import export, inspect
-from bitfab.cli.hardware import build, demo, estimate
+from bitfab.cli.hardware import build, demo, estimate, parts
 from bitfab.cli.networks import debug, quantize, train
 from bitfab.errors import BitfabError
 from bitfab.terminal import fail
@@ -17,7 +17,7 @@ __all__ = ["app", "main"]
 USER_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
-for command in (demo, quantize, debug, train, estimate, build, inspect, export):
+for command in (demo, quantize, debug, train, estimate, build, inspect, export, parts):
     app.command()(command)
 
 

@@ -24,7 +24,7 @@ app = typer.Typer(
 GraphFile = Annotated[
     Path, typer.Argument(help="A quantized network: .safetensors, .onnx or .tflite.", show_default=False)
 ]
-Part = Annotated[str, typer.Option(metavar="PART", help="ecp5-25k, ecp5-45k or ecp5-85k.")]
+Part = Annotated[str, typer.Option(metavar="PART", help="A device of `bitfab parts`, such as ecp5-85k.")]
 Clock = Annotated[float, typer.Option(metavar="MHZ", help="Clock that place and route aims at.", min=1, max=1000)]
 Calibration = typer.Option(
     metavar="FILE", help="Typical inputs: .npy, or .npz of one array; reals (N, C, H, W) or (N, F)."

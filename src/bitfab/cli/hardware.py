@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 Parallelism = Annotated[int, typer.Option(help="Multipliers to spread over the layers.", min=1)]
 Fold = Annotated[
     list[str] | None,
-    typer.Option(metavar="LAYER=PExSIMD", help="Folding of one layer, such as conv1=8x4; may be repeated."),
+    typer.Option(
+        metavar="LAYER=PExSIMD[:MULTIPLIER]",
+        help="Folding of one layer, such as conv1=8x4 or conv1=8x4:luts (dsp, packed, luts); may be repeated.",
+    ),
 ]
 Share = Annotated[
     float | None,
@@ -72,14 +75,15 @@ def estimate(
     layers = cost.estimate(design)
     table = Table(title=f"{design.name} on {part.part}, estimated", title_justify="left")
     table.add_column("layer")
-    for column in ("PE x SIMD", "cycles", "LUT", "FF", "DSP", "BRAM"):
+    for column in ("PE x SIMD", "products", "cycles", "LUT", "FF", "DSP", "BRAM"):
         table.add_column(column, justify="right")
     known = {layer.name: layer for layer in design.layers}
     for name, used in layers.items():
         layer = known.get(name)
         folded = f"{layer.folding.pe} x {layer.folding.simd}" if layer and layer.folding else ""
+        products = layer.folding.multiplier or "" if layer and layer.folding else ""
         cycles = f"{layer.cycles:,}" if layer else ""
-        table.add_row(name, folded, cycles, *(f"{count:,}" for count in astuple(used)))
+        table.add_row(name, folded, products, cycles, *(f"{count:,}" for count in astuple(used)))
     console().print(table)
     needed, has = cost.total(layers.values()), find_part(part.part).available
     pairs = zip(("LUT", "FF", "DSP", "BRAM"), astuple(needed), astuple(has), strict=True)
@@ -106,11 +110,18 @@ def build(
     ] = None,
     serial: Annotated[bool, typer.Option("--serial", help="Parallel: the input comes one integer a cycle.")] = False,
     language: Annotated[str, typer.Option(help="verilog or vhdl (proved by GHDL).")] = "verilog",
+    registers: Annotated[bool, typer.Option("--registers", help="A top with AXI-Lite registers too.")] = False,
     vectors: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Inputs to simulate, .npy or .npz; random ones by default.")
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Inputs to simulate, .npy or .npz, a file for each input; by default random."
+        ),
     ] = None,
     images: Annotated[int, typer.Option(help="How many inputs to simulate, at most.", min=1)] = 8,
     place: Annotated[bool, typer.Option(help="Synthesize, place and route too.")] = True,
+    board: Annotated[
+        str | None, typer.Option(metavar="BOARD", help="ulx3s: its bitstream too, proved over its serial line.")
+    ] = None,
 ) -> None:
     """Generate a design, prove it equal to the graph, place and route it, and report."""
     from bitfab import flow, inputs
@@ -121,11 +132,34 @@ def build(
     check_folder(output)
     network = inputs.graph(graph)
     folding = _foldings(network, part, fold, share, rate)
-    design = generate(network, part, parallelism, folding, style=style, levels=levels, serial=serial, language=language)
-    data = inputs.array(vectors)[:images] if vectors else inputs.random_codes(network, images)
+    design = generate(
+        network,
+        part,
+        parallelism,
+        folding,
+        style=style,
+        levels=levels,
+        serial=serial,
+        language=language,
+        registers=registers,
+    )
+    data = [inputs.array(file)[:images] for file in vectors] if vectors else inputs.random_codes(network, images)
     with Stages() as stages:
-        result = flow.build(design, data, output, place=place, stages=stages.watch)
+        result = flow.build(design, data, output, place=place, board=board, stages=stages.watch)
     _summary(result, output)
+    if board:
+        say(f"bitstream: {output / 'board' / f'{design.name}_{board}.bit'}; host: {output / 'board' / 'framing.json'}")
+
+
+def parts() -> None:
+    """List the devices that --target names, what each has, and who places and routes on it."""
+    from bitfab.parts import table
+
+    headings, rows = table()
+    shown = Table(*headings)
+    for row in rows:
+        shown.add_row(*row)
+    console().print(shown)
 
 
 def _foldings(
@@ -165,7 +199,10 @@ def _figures(result: Report) -> list[tuple[str, str]]:
         gops = f", {speed.gops:.1f} GOPS" if speed.gops else ""
         pace = f"{speed.fmax_mhz:.1f} MHz, {speed.images_per_second:,.0f} images/s{gops}"
         rows.append(("speed", pace))
+    if used.lut is not None:
         rows.append((used.part, f"{used.lut:,} LUT, {used.ff:,} FF, {used.dsp} DSP, {used.bram} BRAM"))
+    if used.note:
+        rows.append(("", used.note))
     if speed.mac_utilization is not None:
         rows.append(("MAC utilization", f"{100 * speed.mac_utilization:.1f} % in the slowest layer"))
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -10,12 +11,25 @@ import numpy as np
 from bitfab.dtypes import MAX_BITS, FloatArray, IntType, QParams, Rounding
 from bitfab.ir.graph import Graph, Node
 from bitfab.ir.infer import infer, sees_padding
-from bitfab.ir.ops import Add, Argmax, Concat, Conv2d, ConvTranspose2d, Dense, Requantize, SumPool2d, Table, Threshold
+from bitfab.ir.ops import (
+    Add,
+    Argmax,
+    Concat,
+    Conv2d,
+    ConvTranspose2d,
+    Dense,
+    Multiply,
+    Op,
+    Requantize,
+    SumPool2d,
+    Table,
+    Threshold,
+)
 
 UNIT = QParams((1.0,))
 WIDEST_CODES = 16  # bits: the widest integers that ONNX quantizes to
 FINE_RATIO = 2.0**-5  # what is requantized to a scale as much finer than the next codes' may stay unrounded
-SUMS = (Conv2d, ConvTranspose2d, Dense, SumPool2d, Add)
+SUMS = (Conv2d, ConvTranspose2d, Dense, SumPool2d, Add, Multiply)
 
 
 def ratio(op: Requantize) -> FloatArray:
@@ -38,22 +52,34 @@ def padding_zero(op: Conv2d | ConvTranspose2d | Dense | SumPool2d, x: QParams) -
     return op.pad_value if not isinstance(op, Dense) and sees_padding(op) else x.zero_point
 
 
-def choose_meanings(graph: Graph) -> dict[str, QParams]:
-    """For each value a scale and zero point: codes keep their qparams (scale 1 without), sums follow the requantize.
+def near_power(meaning: QParams) -> QParams:
+    """The meaning with one scale: the power of two nearest to its own."""
+    return QParams((2.0 ** round(math.log2(single(meaning).scale[0])),), meaning.zero_point)
 
-    Where a requantize alone reads a sum, `s_sum = s_codes * multiplier / 2**shift` (for each channel), so that dividing
-    by the codes' scale is the graph's multiplication and shift. Sums that others read have scale 1: floats then hold
-    their integers exactly up to 2**24. Zero points follow the operations: `pad_value`, `output_zero`.
+
+def choose_meanings(graph: Graph, whole: bool) -> dict[str, QParams]:
+    """For each value a scale and zero point with which float32 computes what the graph does, but for one rounding.
+
+    Codes inside have the power of two nearest to their scale, so that products with it and quotients by it are exact;
+    inputs keep their qparams (scale 1 without). Where a requantize alone reads a sum,
+    `s_sum = s_codes * multiplier / 2**shift` (for each channel), so that dividing by the codes' scale is the graph's
+    multiplication and shift: in what is fused, integers times one exact float32 factor. What is not fused (transposed
+    convolutions; with `whole`, all products) sums integers times a power of two, which the factor multiplies behind.
+    Sums that others read have scale 1: floats then hold their integers exactly up to 2**24. Zero points follow the
+    operations: `pad_value`, `output_zero`.
     """
     meanings = {value.name: value.qparams or UNIT for value in graph.inputs}
+    if whole:
+        meanings = {name: near_power(meaning) for name, meaning in meanings.items()}
+    makers = {node.name: node.op for node in graph}
     for node in graph:
         match node.op:
             case Requantize():
-                meanings[node.name] = _codes(node)
+                meanings[node.name] = _codes(node, node.op, makers.get(node.inputs[0]))
             case Threshold() | Table():
-                meanings[node.name] = single(node.output.qparams or UNIT)
-            case Conv2d() | ConvTranspose2d() | Dense() | SumPool2d() | Add():
-                meanings[node.name] = _sum(graph, node, meanings)
+                meanings[node.name] = near_power(node.output.qparams or UNIT)
+            case Conv2d() | ConvTranspose2d() | Dense() | SumPool2d() | Add() | Multiply():
+                meanings[node.name] = _sum(graph, node, meanings, whole)
             case Argmax():
                 meanings[node.name] = UNIT
             case _:
@@ -99,14 +125,17 @@ def _rounds_coarsely(graph: Graph, add: Node) -> bool:
     )
 
 
-def _codes(node: Node) -> QParams:
-    """The meaning of what a requantize puts out."""
-    op = node.op
-    assert isinstance(op, Requantize)
-    return QParams(single(node.output.qparams or UNIT).scale, int(np.clip(op.output_zero, op.type.low, op.type.high)))
+def _codes(node: Node, op: Requantize, source: Op | None) -> QParams:
+    """The meaning of what a requantize puts out; the operands of an addition, and so its sum, count steps."""
+    zero = int(np.clip(op.output_zero, op.type.low, op.type.high))
+    if op.type.bits > WIDEST_CODES:
+        return QParams(UNIT.scale, zero)
+    if isinstance(source, Add) and len(op.multiplier) == 1 == op.multiplier[0]:
+        return QParams((2.0 ** int(op.shift[0]),), zero)
+    return QParams(near_power(node.output.qparams or UNIT).scale, zero)
 
 
-def _sum(graph: Graph, node: Node, meanings: Mapping[str, QParams]) -> QParams:
+def _sum(graph: Graph, node: Node, meanings: Mapping[str, QParams], whole: bool) -> QParams:
     op, x = node.op, meanings[node.inputs[0]]
     readers = graph.users[node.name]
     wanted = UNIT
@@ -114,12 +143,16 @@ def _sum(graph: Graph, node: Node, meanings: Mapping[str, QParams]) -> QParams:
         wanted = node.output.qparams or UNIT
     elif len(readers) == 1 and isinstance(readers[0].op, Requantize):
         reader = readers[0].op
-        wanted = scaled(_codes(readers[0]), ratio(reader), reader.input_zero)
+        wanted = scaled(_codes(readers[0], reader, op), ratio(reader), reader.input_zero)
+        if isinstance(op, ConvTranspose2d) or (whole and isinstance(op, Conv2d | Dense)):
+            wanted = QParams(near_power(x).scale, reader.input_zero)
     match op:
         case SumPool2d():
             return QParams(single(wanted).scale, op.kernel[0] * op.kernel[1] * padding_zero(op, x))
         case Add():
             return QParams(single(wanted).scale, sum(meanings[name].zero_point for name in node.inputs))
+        case Multiply():
+            return QParams(single(wanted).scale, 0)
         case ConvTranspose2d() if op.groups > 1:  # ONNX has no scale for each channel of each group
             return QParams(single(wanted).scale, wanted.zero_point)
     return wanted

@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from bitfab.dtypes import FloatArray, IntArray, QParams, Rounding
 from bitfab.errors import BitfabError
-from bitfab.export.meaning import UNIT, absorbed, choose_meanings, padding_zero, ratio, scaled, single
+from bitfab.export.meaning import UNIT, absorbed, choose_meanings, near_power, padding_zero, ratio, scaled, single
 from bitfab.export.onnx_model import Attributes, Model, batched
 from bitfab.export.onnx_ops import convolution, output_sums, passing, pooling
 from bitfab.ir.graph import Graph, Node, Value
@@ -25,6 +25,7 @@ from bitfab.ir.ops import (
     ConvTranspose2d,
     Dense,
     Lut,
+    Multiply,
     Popcount,
     Requantize,
     SumPool2d,
@@ -44,11 +45,12 @@ class Exporter(ABC):
     """
 
     fuses_additions = False  # whether an addition and the roundings around it become one operator
+    fuses_products = True  # whether a convolution and the rounding behind it become one operator
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.model = Model()
-        self.meanings = choose_meanings(graph)
+        self.meanings = choose_meanings(graph, whole=not self.fuses_products)
         self.absorbed = absorbed(graph, self.fuses_additions)
         self._reals: dict[tuple[str, QParams], str] = {}
         self._indices: dict[str, str] = {}
@@ -60,7 +62,8 @@ class Exporter(ABC):
             self._input(value)
         for node in self.graph:
             self.visit(node)
-        return self.model.finish(self.graph.name, [self._output(value) for value in self.graph.output_values])
+        made = [(value, self._output(value)) for value in self.graph.output_values]
+        return self.model.finish(self.graph.name, [self._named(value, tensor) for value, tensor in made])
 
     @abstractmethod
     def quantized(
@@ -70,6 +73,10 @@ class Exporter(ABC):
 
         `clip` bounds the codes; None says that the reals mean codes of the value's type already.
         """
+
+    @abstractmethod
+    def rounds_down(self, value: Value) -> bool:
+        """Whether `quantized` rounds exactly to the lower code where that is asked for."""
 
     @abstractmethod
     def weight(self, name: str, codes: IntArray, scale: FloatArray, axis: int) -> str:
@@ -93,6 +100,8 @@ class Exporter(ABC):
             case Add():
                 addends = [self.real(name, want) for name, want in self.addends(node)]
                 self.settle(node.output, self.elementwise("Add", addends, node.output, source=node.source))
+            case Multiply():
+                self.settle(node.output, self._multiplied(node, node.op))
             case Requantize():
                 if node.name not in self.absorbed:
                     self._requantize(node, node.op)
@@ -162,18 +171,11 @@ class Exporter(ABC):
         limits = [self.channels(name, end[None], 0) for name, end in zip(names, ends, strict=True)]
         return self.elementwise("Clip", [real, *limits], value, "_clipped")
 
-    def rounded(self, value: Value, real: str, clip: Clip | None) -> str:
-        """The tensor rounded to codes in float arithmetic: for what is wider than ONNX's quantized types."""
-        scale = np.asarray(self.meanings[value.name].scale)
-        size = [
-            self.channels(f"{value.name}_{what}", s, len(value.shape))
-            for what, s in (("per", 1 / scale), ("scale", scale))
-        ]
+    def rounded(self, value: Value, real: str, clip: Clip | None, rounding: Rounding) -> str:
+        """The tensor rounded to codes in float arithmetic: for what is wider than ONNX's quantized types (scale 1)."""
         if clip is not None:
             real = self.clipped_real(value, real, clip)
-        steps = self.elementwise("Mul", [real, size[0]], value, "_steps")
-        rounded = self.elementwise("Round", [steps], value, "_rounded")
-        return self.elementwise("Mul", [rounded, size[1]], value)
+        return self.elementwise("Floor" if rounding is Rounding.FLOOR else "Round", [real], value)
 
     def channels(self, name: str, numbers: FloatArray, rank: int) -> str:
         """A constant of one number, or of one for each channel of a value of `rank` axes."""
@@ -199,7 +201,7 @@ class Exporter(ABC):
         Where the sum is an exact integer (scale 1), so are input and weights.
         """
         have, x = self.meanings[node.name], self.meanings[node.inputs[0]]
-        scale = UNIT.scale if have.scale == UNIT.scale else single(x).scale
+        scale = UNIT.scale if have.scale == UNIT.scale else near_power(x).scale
         zero = padding_zero(op, x)
         bias = op.bias.astype(np.int64) + zero * output_sums(op) - have.zero_point
         return QParams(scale, zero), np.asarray(have.scale) / scale[0], bias
@@ -272,6 +274,16 @@ class Exporter(ABC):
         kind, attributes = convolution(node, op)
         return self.elementwise(kind, inputs, node.output, source=node.source, **attributes)
 
+    def factors(self, node: Node, op: Multiply) -> list[tuple[str, QParams]]:
+        """The operands of a product with their meanings: the first about its scale, the second at what is left."""
+        first = QParams(near_power(self.meanings[node.inputs[0]]).scale, op.first_zero)
+        rest = self.meanings[node.name].scale[0] / first.scale[0]
+        return [(node.inputs[0], first), (node.inputs[1], QParams((rest,), op.second_zero))]
+
+    def _multiplied(self, node: Node, op: Multiply) -> str:
+        inputs = [self.real(name, want) for name, want in self.factors(node, op)]
+        return self.elementwise("Mul", inputs, node.output, source=node.source)
+
     def pooled(self, node: Node, op: SumPool2d) -> QParams:
         """The meaning of a sum pool's input with which the average is what the sum means."""
         zero = padding_zero(op, self.meanings[node.inputs[0]])
@@ -285,20 +297,23 @@ class Exporter(ABC):
     def _requantize(self, node: Node, op: Requantize) -> None:
         meaning = self.meanings[node.name]
         real = self.real(node.inputs[0], scaled(meaning, ratio(op), op.input_zero))
-        steps = op.output_zero - meaning.zero_point + self._upwards(node, op)
-        real = self.shifted(node.output, real, meaning, steps)
+        more, rounding = self._upwards(node, op)
+        real = self.shifted(node.output, real, meaning, op.output_zero - meaning.zero_point + more)
         free = op.low < node.output.low and node.output.high < op.high  # else the range would end where it is clipped
-        self.quantized(
-            node.output, real, None if free and node.output.type.bits > 8 else (op.low, op.high), op.rounding
-        )
+        self.quantized(node.output, real, None if free and node.output.type.bits > 8 else (op.low, op.high), rounding)
 
-    def _upwards(self, node: Node, op: Requantize) -> float:
-        """What makes ties round up where they are frequent and nothing is fused: a quarter of the finest step."""
+    def _upwards(self, node: Node, op: Requantize) -> tuple[float, Rounding]:
+        """What makes ties round up where they are frequent and nothing is fused, and the rounding behind it.
+
+        Half a step, rounded down, or where only nearest codes can be had a quarter of the finest step.
+        """
         source = self.makers.get(node.inputs[0])
-        products = isinstance(source, Conv2d | ConvTranspose2d | Dense | SumPool2d)
+        products = isinstance(source, Conv2d | ConvTranspose2d | Dense | SumPool2d | Multiply)
         if op.rounding is not Rounding.HALF_UP or products or not 0 < op.shift.max() <= FREQUENT_TIES:
-            return 0
-        return 2.0 ** -(int(op.shift.max()) + 2)
+            return 0, op.rounding
+        if self.rounds_down(node.output):
+            return 0.5, Rounding.FLOOR
+        return 2.0 ** -(int(op.shift.max()) + 2), op.rounding
 
     def _argmax(self, node: Node) -> None:
         x, out = node.inputs[0], node.output
@@ -313,18 +328,28 @@ class Exporter(ABC):
 
     def _input(self, value: Value) -> None:
         real, meaning = self.model.input(value.name, value.shape), self.meanings[value.name]
+        factor = np.asarray((value.qparams or UNIT).scale) / meaning.scale[0]
+        if not self.fuses_products and (factor != 1).any():
+            factors = self.channels(f"{value.name}_factor", factor, len(value.shape))
+            real = self.elementwise("Div", [real, factors], value, "_scaled")
         if value.type.bipolar:
             self.quantized(value, self._select(value, real, np.zeros((1, 1)), np.asarray([-1, 1]) * meaning.scale[0]))
         else:
             self.quantized(value, real, (value.type.low, value.type.high))
 
     def _output(self, value: Value) -> str:
-        made = self._indices.get(value.name) or self.real(value.name, value.qparams or UNIT)
+        """A tensor of the reals that an output value means, or the index that an argmax is."""
+        return self._indices.get(value.name) or self.real(value.name, value.qparams or UNIT)
+
+    def _named(self, value: Value, made: str) -> str:
+        """Let an output's tensor bear the name of its value, unless an input does."""
         if made == value.name and value not in self.graph.inputs:
             return made
-        if self.model.taken(value.name):  # by an input, or by what has another scale than the output
+        if self.model.is_input(value.name) or self.model.is_input(made):
             type = TensorProto.INT64 if value.name in self._indices else TensorProto.FLOAT
             return self.elementwise("Identity", [made], value, "_output", type)
+        if self.model.taken(value.name):  # by the same value at another scale
+            self.model.rename(value.name, f"{value.name}_inside")
         self.model.rename(made, value.name)
         return value.name
 

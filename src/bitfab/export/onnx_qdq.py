@@ -72,16 +72,19 @@ class Qdq(Exporter):
         self, value: Value, real: str, clip: Clip | None = None, rounding: Rounding = Rounding.HALF_EVEN
     ) -> None:
         meaning, carrier = self.meanings[value.name], Carrier.of(value.type)
+        if carrier is None:
+            self.settle(value, self.rounded(value, real, clip, rounding))
+            return
         if rounding is Rounding.FLOOR:
             real = self.shifted(value, real, meaning, FLOOR_STEPS)
-        if carrier is None:
-            self.settle(value, self.rounded(value, real, clip))
-            return
         if clip is not None and clip != carrier.range and value.type.bits > 8:  # onnxruntime clips no 16-bit codes
             real = self.clipped_real(value, real, clip)
         inputs = [real, *self.parameters(value.name, meaning, carrier)]
         codes = self.elementwise("QuantizeLinear", inputs, value, "_codes", carrier.kind, **_axis(meaning))
         self.codes[value.name] = self.clipped_codes(value, codes, clip)
+
+    def rounds_down(self, value: Value) -> bool:
+        return Carrier.of(value.type) is None
 
     def clipped_codes(self, value: Value, codes: str, clip: Clip | None) -> str:
         """Codes of up to 8 bits within `clip`."""

@@ -19,8 +19,13 @@ class Qonnx(Exporter):
     (Pappalardo et al. 2022, 2206.07527.) Quant rounds half to even, or down where the graph does.
     """
 
+    fuses_products = False
+
     def is_codes(self, name: str) -> bool:
         return False
+
+    def rounds_down(self, value: Value) -> bool:
+        return True
 
     def quantized(
         self, value: Value, real: str, clip: Clip | None = None, rounding: Rounding = Rounding.HALF_EVEN

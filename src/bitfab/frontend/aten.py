@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from bitfab.frontend import aten_layout as layout
+from bitfab.frontend import bilinear, one_dimension
 from bitfab.frontend.affine import affine
 from bitfab.frontend.calls import Call, Function, Pair, Steps, Unsupported
 
@@ -117,9 +118,9 @@ def _dense(call: Call, weight: Tensor, bias: Tensor | None) -> Steps:
 def _batch_norm(call: Call) -> Steps:
     mean, variance = call["running_mean"], call["running_var"]
     weight, bias = call.constant("weight"), call.constant("bias")
-    kind = {2: nn.BatchNorm1d, 4: nn.BatchNorm2d}.get(len(call.input_shape))
+    kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}.get(len(call.input_shape))
     if kind is None:
-        raise Unsupported(f"its input has {len(call.input_shape)} axes, 2 or 4 expected")
+        raise Unsupported(f"its input has {len(call.input_shape)} axes, 2 to 4 expected")
     with torch.device("meta"):
         layer = kind(len(mean), eps=call["eps"], momentum=call["momentum"], affine=weight is not None)
     layer.running_mean, layer.running_var = mean.detach().clone(), variance.detach().clone()
@@ -160,7 +161,10 @@ def _subtract(call: Call) -> Steps:
 def _multiply(call: Call) -> Steps:
     a, b = call["self"], call["other"]
     if isinstance(a, fx.Node) and isinstance(b, fx.Node):
-        raise Unsupported("of two computed values: only by a constant, or of functions of the same value")
+        shapes = sorted((tuple(n.meta["val"].shape) for n in call.node.all_input_nodes), key=math.prod)
+        if shapes[0] != shapes[-1] and shapes[0] != (*shapes[-1][:2], 1, 1):
+            raise Unsupported(f"shapes {shapes}: of one shape, or an image by a factor for each channel")
+        return [Function(torch.mul, repeat=2 if a is b else 1)]
     return [affine(call, b if isinstance(a, fx.Node) else a, product=True)]
 
 
@@ -218,6 +222,8 @@ def _adaptive_avg_pool2d(call: Call) -> Steps:
 def _mean(call: Call) -> Steps:
     rank = len(call.input_shape)
     axes = sorted(axis % rank for axis in (call["dim"] or range(rank)))
+    if rank == 3 and axes == [2]:
+        return one_dimension.mean(call)
     if rank != 4 or axes != [2, 3]:
         raise Unsupported(f"over axes {axes}: only over (2, 3), the global average of an image")
     return [nn.AdaptiveAvgPool2d(1)] if call["keepdim"] else [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
@@ -307,6 +313,7 @@ _BUILDERS: dict[Any, Callable[[Call], Steps]] = {
     aten.mean.dim: _mean,
     aten.upsample_nearest2d.vec: _upsample,
     aten._upsample_nearest_exact2d.vec: _upsample,
+    aten.upsample_bilinear2d.vec: bilinear.upsample,
     aten.pad.default: layout.pad,
     aten.constant_pad_nd.default: layout.pad,
     aten.argmax.default: _argmax,
@@ -328,6 +335,7 @@ _BUILDERS: dict[Any, Callable[[Call], Steps]] = {
     aten.selu.default: lambda _: [nn.SELU()],
     aten.softplus.default: lambda call: [nn.Softplus(call["beta"], call["threshold"])],
     aten.mish.default: lambda _: [nn.Mish()],
+    **one_dimension.BUILDERS,
     **dict.fromkeys(
         (
             aten.view.default,
@@ -367,8 +375,9 @@ _HINTS: dict[Any, str] = {
 }
 
 SUPPORTED = (
-    "conv2d, conv_transpose2d, linear, matmul, sum and product with constants (one number, or one per channel), "
-    "batch_norm, add, cat, split, slice, permute, reshape, pixel_shuffle, max_pool2d, avg_pool2d, adaptive_avg_pool2d, "
-    "mean over (2, 3), nearest upsample, zero pad, argmax, dropout, and functions of each value by itself, such as "
-    "relu, sigmoid, silu, gelu"
+    "conv1d, conv2d, conv_transpose2d, linear, matmul, sum and product with constants (one number, or one per "
+    "channel), batch_norm, add, product of two of one shape or by a factor for each channel, cat, split, slice, "
+    "permute, reshape, pixel_shuffle, max_pool, avg_pool and adaptive_avg_pool of 1 or 2 dimensions, mean over (2, 3), "
+    "nearest and bilinear upsample, zero pad, argmax, dropout, and functions of each value by itself, such as relu, "
+    "sigmoid, silu, gelu"
 )

@@ -24,6 +24,8 @@ from bitfab.errors import BitfabError
 from bitfab.frontend import affine
 from bitfab.frontend.aten import SUPPORTED, rebuild_call
 from bitfab.frontend.calls import Affine, Call, Function, Unsupported
+from bitfab.frontend.lone_norms import give_layers
+from bitfab.frontend.one_dimension import as_images
 from bitfab.frontend.pointwise import recognize
 
 __all__ = ["capture"]
@@ -39,11 +41,12 @@ def capture(net: nn.Module, example: Tensor) -> fx.GraphModule:
 
     The modules are `Conv2d, ConvTranspose2d, BatchNorm1d/2d, Linear`, activations, `MaxPool2d, AvgPool2d,
     AdaptiveAvgPool2d(1), Upsample, ZeroPad2d, Flatten`, `ConstantPad2d` of -inf before a max pool, and `Pointwise`, any
-    other function of each value by itself; the functions are `torch.add, torch.cat, torch.reshape, torch.permute,
-    operator.getitem` of a slice along one axis, and `torch.argmax`. Each is named after its place in the user's module
-    (`encoder.0.conv`; a functional call after the module that makes it: `encoder.0.relu`; a second call of the same
-    layer gets its own copy and a number); a node's `meta["source"]` holds that name. Sums and products with constants
-    become part of the layer before. Parameters are copies. The result takes any batch size, and can be trained.
+    other function of each value by itself; the functions are `torch.add, torch.mul, torch.cat, torch.reshape,
+    torch.permute, operator.getitem` of a slice along one axis, and `torch.argmax`. Each is named after its place in the
+    user's module (`encoder.0.conv`; a functional call after the module that makes it: `encoder.0.relu`; a second call
+    of the same layer gets its own copy and a number); a node's `meta["source"]` holds that name. Sums and products with
+    constants become part of the layer before. Parameters are copies. The result takes any batch size, and can be
+    trained.
 
     Args:
         net: a module of one tensor argument; it is left as it is, its mode included. A normal form is copied.
@@ -55,7 +58,7 @@ def capture(net: nn.Module, example: Tensor) -> fx.GraphModule:
     if isinstance(net, fx.GraphModule) and all("source" in n.meta for n in net.graph.nodes if n.op != "output"):
         return copy.deepcopy(net).eval()
     exported = _export(net, torch.cat([example[:1], example[:1]]))
-    return _Rebuilder(exported, type(net).__name__).rebuild()
+    return give_layers(as_images(_Rebuilder(exported, type(net).__name__).rebuild(), example))
 
 
 def _export(net: nn.Module, pair: Tensor) -> ExportedProgram:

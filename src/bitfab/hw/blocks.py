@@ -9,8 +9,9 @@ import numpy as np
 
 from bitfab.dtypes import Rounding
 from bitfab.hw import memories
-from bitfab.hw.folding import FOLDED
-from bitfab.hw.plan import Engine
+from bitfab.hw.design import MemoryStyle, Multiplier
+from bitfab.hw.folding import FOLDED, signed_bits, weight_bits
+from bitfab.hw.plan import Engine, inner_words, turn_words
 from bitfab.ir.ops import (
     Add,
     Argmax,
@@ -20,13 +21,16 @@ from bitfab.ir.ops import (
     Dense,
     MaxPool2d,
     Requantize,
+    Slice,
     SumPool2d,
     Table,
     Threshold,
     Upsample,
 )
+from bitfab.ir.piecewise import Piecewise, recover
 
 Parameters = dict[str, int | str]
+WHOLE_BITS = 8  # tables of inputs up to here have an entry for each code
 ROUNDING_CODES = {Rounding.HALF_UP: 0, Rounding.HALF_EVEN: 1, Rounding.HALF_AWAY: 2, Rounding.FLOOR: 3}
 
 
@@ -42,6 +46,10 @@ class Block:
 def block(engine: Engine) -> Block:
     """The block that does the engine's work, one instance a node."""
     return _BLOCKS[type(engine.node.op)](engine)
+
+
+MULTIPLIER_CODES = {Multiplier.DSP: 0, Multiplier.PACKED: 1, Multiplier.LUTS: 2}
+MEMORY_CODES = {None: 0, MemoryStyle.BLOCK: 1, MemoryStyle.LUTS: 2}
 
 
 def _multiplying(engine: Engine) -> Block:
@@ -61,31 +69,35 @@ def parameters(engine: Engine) -> Parameters:
     types: Parameters = {
         "InBits": x.type.bits,
         "InSigned": int(x.type.signed),
-        "WeightBits": _signed_bits(int(op.weight.min()), int(op.weight.max())),
+        "WeightBits": weight_bits(engine.node),
         "AccBits": engine.node.output.type.bits,
         "Simd": folding.simd,
         "Pe": folding.pe,
     }
+    narrow = x.type.bipolar or types["WeightBits"] == 1
+    styles: Parameters = {
+        "InBipolar": int(x.type.bipolar),
+        "Multiplier": 0 if narrow else MULTIPLIER_CODES[folding.multiplier or Multiplier.DSP],
+        "Memory": MEMORY_CODES[folding.memory],
+    }
+    types |= {name: value for name, value in styles.items() if value}  # 0 is the block's own default
     return types | _window(engine, up=True) | {"Groups": window.groups, "Fold": window.fold}
 
 
-def _signed_bits(low: int, high: int) -> int:
-    """Bits of the narrowest two's complement type, at least 2."""
-    return max(2, (-low - 1).bit_length() + 1 if low < 0 else 1, high.bit_length() + 1)
-
-
 def _window(engine: Engine, up: bool) -> Parameters:
-    """Parameters of the sliding window; those of transposed convolutions only where the block has them (`up`)."""
+    """Parameters of the sliding window; dilation and transposition only where the block has them (`up`)."""
     window, (channels, height, width) = engine.window, engine.inputs[0]
     assert window is not None
     pairs = [("Kernel", window.kernel), ("Stride", window.stride)]
-    pairs += [("Up", window.up), ("Phase", window.phase)] if up else []
+    pairs += [("Dilation", window.dilation), ("Up", window.up), ("Phase", window.phase)] if up else []
     parameters: Parameters = {"Words": channels // engine.lanes_in, "Height": height, "Width": width}
     for name, (vertical, horizontal) in pairs:
         parameters |= {f"{name}Height": vertical, f"{name}Width": horizontal}
     parameters |= {"OriginTop": window.origin[0], "OriginLeft": window.origin[1]}
     parameters |= {"OutHeight": window.out[0], "OutWidth": window.out[1], "Rows": window.rows}
-    return parameters | {"PadValue": window.pad_value & ((1 << engine.values[0].type.bits) - 1)}
+    x = engine.values[0].type
+    pad = max(window.pad_value, 0) if x.bipolar else window.pad_value  # the bit that stands for it
+    return parameters | {"PadValue": pad & ((1 << x.bits) - 1)}
 
 
 def _pool(engine: Engine) -> Block:
@@ -101,8 +113,8 @@ def _upsample(engine: Engine) -> Block:
 
 
 def _requantize(engine: Engine) -> Block:
-    op, x, lanes = engine.node.op, engine.values[0].type, engine.lanes_in
-    assert isinstance(op, Requantize)
+    op, x, lanes, folding = engine.node.op, engine.values[0].type, engine.lanes_in, engine.folding
+    assert isinstance(op, Requantize) and folding is not None
     multiplier_bits, shift, extra_bits = memories.scale_fields(op)
     parameters: Parameters = {
         "InBits": x.bits,
@@ -119,6 +131,8 @@ def _requantize(engine: Engine) -> Block:
         "ExtraBits": extra_bits,
         "Rounding": ROUNDING_CODES[op.rounding],
     }
+    if folding.multiplier is Multiplier.LUTS and multiplier_bits:
+        parameters["Multiplier"] = MULTIPLIER_CODES[folding.multiplier]
     return Block(
         "requantize", parameters, {"ScaleFile": memories.scales(op, lanes)} if multiplier_bits + extra_bits else {}
     )
@@ -128,7 +142,7 @@ def _threshold(engine: Engine) -> Block:
     op, x, lanes = engine.node.op, engine.values[0], engine.lanes_in
     assert isinstance(op, Threshold)
     rows = memories.thresholds(op, x)
-    bits = _signed_bits(int(rows.min()), int(rows.max()))
+    bits = signed_bits(int(rows.min()), int(rows.max()))
     words = rows if len(rows) > 1 else np.repeat(rows, lanes, axis=0)
     parameters: Parameters = {
         "InBits": x.type.bits,
@@ -148,8 +162,29 @@ def _threshold(engine: Engine) -> Block:
 def _table(engine: Engine) -> Block:
     op = engine.node.op
     assert isinstance(op, Table)
+    lines = recover(op) if op.domain.bits > WHOLE_BITS else None
+    if lines is not None:
+        return _interpolate(engine, lines)
     parameters: Parameters = {"InBits": op.domain.bits, "OutBits": op.type.bits, "Lanes": engine.lanes_in}
     return Block("table", parameters, {"TableFile": memories.table(op)})
+
+
+def _interpolate(engine: Engine, lines: Piecewise) -> Block:
+    parameters: Parameters = {
+        "InBits": lines.domain.bits,
+        "PlaceBits": lines.place_bits,
+        "BaseBits": signed_bits(int(lines.base.min()), int(lines.base.max())),
+        "SlopeBits": signed_bits(int(lines.slope.min()), int(lines.slope.max())),
+        "Shift": lines.shift,
+        "OutBits": lines.type.bits,
+        "Low": lines.type.low,
+        "High": lines.type.high,
+        "Lanes": engine.lanes_in,
+    }
+    words = np.stack([lines.base, lines.slope], axis=1)
+    by_bits = np.roll(words, lines.domain.low >> lines.place_bits, axis=0)  # as those of a table
+    widths = [int(parameters["BaseBits"]), int(parameters["SlopeBits"])]
+    return Block("interpolate", parameters, {"TableFile": memories.mem_file(by_bits, widths)})
 
 
 def _add(engine: Engine) -> Block:
@@ -164,9 +199,26 @@ def _add(engine: Engine) -> Block:
 
 def _concat(engine: Engine) -> Block:
     """The last pair of inputs; the netlist joins the earlier ones pair by pair."""
-    *earlier, last = (shape[0] // engine.lanes_in for shape in engine.inputs)
+    op, lanes = engine.node.op, engine.lanes_in
+    assert isinstance(op, Concat)
+    *earlier, last = (turn_words(shape, op.axis, lanes) for shape in engine.inputs)
     bits = engine.values[0].type.bits * engine.lanes_in
     return Block("concat", {"Bits": bits, "WordsA": sum(earlier), "WordsB": last})
+
+
+def _slice(engine: Engine) -> Block:
+    op, (shape,), lanes = engine.node.op, engine.inputs, engine.lanes_in
+    assert isinstance(op, Slice)
+    inner, unit = inner_words(shape, op.axis, lanes), 1 if op.axis else lanes  # of channels whole words
+    parameters: Parameters = {
+        "Bits": engine.values[0].type.bits * lanes,
+        "Inner": inner,
+        "Size": turn_words(shape, op.axis, lanes) // inner,
+        "Start": op.start // unit,
+        "Stop": op.stop // unit,
+        "Step": op.step,
+    }
+    return Block("slice", parameters)
 
 
 def _argmax(engine: Engine) -> Block:
@@ -187,5 +239,6 @@ _BLOCKS: dict[type, Callable[[Engine], Block]] = {
     Table: _table,
     Add: _add,
     Concat: _concat,
+    Slice: _slice,
     Argmax: _argmax,
 }

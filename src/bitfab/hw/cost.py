@@ -12,10 +12,11 @@ import json
 from collections.abc import Iterable, Mapping
 from importlib import resources
 
+from bitfab.errors import BitfabError
 from bitfab.hw.design import Design
 from bitfab.hw.features import Parameters, features
 from bitfab.hw.memory_cost import dsps, memories
-from bitfab.parts import Resources
+from bitfab.parts import Family, Resources, find_part
 
 
 def block_cost(block: str, parameters: Parameters) -> Resources:
@@ -33,13 +34,20 @@ def block_cost(block: str, parameters: Parameters) -> Resources:
 def estimate(design: Design) -> dict[str, Resources]:
     """What a streaming design will take, by layer; under its own name what belongs to no layer (skid buffers, `tlast`).
 
-    Converters, forks and FIFOs count with the layer that they serve.
+    Converters, forks and FIFOs count with the layer that they serve. Raises BitfabError for parts other than ECP5.
     """
+    require_fitted(design.target.part)
     layers = {layer.name: Resources() for layer in design.layers}
     for instance in design.instances:
         cost = block_cost(instance.block, instance.parameters)
         layers[instance.layer] = layers.get(instance.layer, Resources()) + cost
     return layers | {design.name: layers.get(design.name, Resources()) + block_cost("top", top_parameters(design))}
+
+
+def require_fitted(part: str) -> None:
+    """Raise BitfabError unless the part is of the family whose synthesis the coefficients were fitted to."""
+    if find_part(part).family is not Family.ECP5:
+        raise BitfabError(f"{part}: estimates are fitted to the ECP5; choose ecp5-25k, ecp5-45k or ecp5-85k, or build")
 
 
 def total(costs: Iterable[Resources]) -> Resources:

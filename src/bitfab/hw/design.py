@@ -29,16 +29,43 @@ class Target:
     clock_mhz: float = 80.0
 
 
+class Multiplier(enum.StrEnum):
+    """What computes products: a DSP each; a DSP for two weights that meet the same input; LUTs alone."""
+
+    DSP = "dsp"
+    PACKED = "packed"
+    LUTS = "luts"
+
+
+class MemoryStyle(enum.StrEnum):
+    """Where weights lie: in block RAM, or in LUTs."""
+
+    BLOCK = "block"
+    LUTS = "luts"
+
+
 @dataclass(frozen=True)
 class Folding:
-    """A layer's parallelism: `pe` output channels times `simd` input channels are multiplied in each cycle."""
+    """A layer's parallelism: `pe` output channels times `simd` input channels are multiplied in each cycle.
+
+    What is None is chosen: `multiplier` by the operands' bits and the part (`hw.folding.styled`), `memory` by the
+    weights' number. A requantizer has `pe` lanes and a `simd` of 1.
+    """
 
     pe: int
     simd: int
+    multiplier: Multiplier | None = None
+    memory: MemoryStyle | None = None
 
     @property
     def multipliers(self) -> int:
+        """Products in a cycle."""
         return self.pe * self.simd
+
+    def __str__(self) -> str:
+        """Such as PE 8 x SIMD 4, packed multipliers, block memory."""
+        styles = [(self.multiplier, "multipliers"), (self.memory, "memory")]
+        return ", ".join([f"PE {self.pe} x SIMD {self.simd}", *(f"{style} {what}" for style, what in styles if style)])
 
 
 @dataclass(frozen=True)
@@ -108,9 +135,10 @@ class Fifo:
 class Design:
     """A generated design: structure, memory contents and RTL text; nothing on disk yet.
 
-    `taps` are the streams that carry the graph's values, one each. `files` maps paths relative to the design's folder
-    to text. `expected_cycles` is the steady-state cycles an image that the schedule predicts, `expected_latency` the
-    cycles from the first word in to the last word out.
+    `inputs` and `outputs` are the streams at the ports, in the graph's order; `taps` those that carry the graph's
+    values, one each. `files` maps paths relative to the design's folder to text. `expected_cycles` is the steady-state
+    cycles an image that the schedule predicts, `expected_latency` the cycles from the first word in to the last word
+    out.
     """
 
     name: str
@@ -121,12 +149,22 @@ class Design:
     instances: tuple[Instance, ...]
     layers: tuple[Layer, ...]
     fifos: tuple[Fifo, ...]
-    input: Stream
-    output: Stream
+    inputs: tuple[Stream, ...]
+    outputs: tuple[Stream, ...]
     expected_cycles: int
     expected_latency: int
     language: Language
     files: Mapping[str, str] = field(repr=False)
+
+    @property
+    def input(self) -> Stream:
+        """The first input's stream."""
+        return self.inputs[0]
+
+    @property
+    def output(self) -> Stream:
+        """The first output's stream."""
+        return self.outputs[0]
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from bitfab.hw.memory_cost import Parameters, memories
 
@@ -61,26 +62,81 @@ def _window(p: Integers) -> Features:
 
 
 def _conv2d(p: Integers) -> Features:
-    simd, pe = p["Simd"], p["Pe"]
-    product = p["InBits"] + p["WeightBits"]
-    levels = _counter(simd)
-    counts = [-(-simd // (1 << level)) for level in range(levels + 1)]
+    """A window; the leaves of bf_products by their kind, its adder tree; the accumulator and the stages of bf_dot."""
+    pe, own = p["Pe"], _leaves(p)
+    leaves, leaf_bits = own.count, own.bits
+    levels = _counter(leaves)
+    counts = [-(-leaves // (1 << level)) for level in range(levels + 1)]
+    pairs = [(before // 2, leaf_bits + level) for level, before in enumerate(counts[:-1], start=1)]
     terms = p["KernelHeight"] * p["KernelWidth"] * p["Words"] // p["Groups"]
     phases = p["UpHeight"] * p["UpWidth"]
     results = p["Groups"] * p["Fold"]
-    pairs = [(before // 2, product + level) for level, before in enumerate(counts[:-1], start=1)]
+    stages = own.stages + levels
+    weight_lanes = pe * p["Simd"] * p["WeightBits"]
     return _window(p) | {
         "tree bits": pe * sum(count * bits for count, bits in pairs),
         "trees": pe * sum(count for count, _ in pairs),
         "accumulator bits": pe * p["AccBits"],
-        "product bits": pe * simd * product,
-        "sum bits": pe * sum(count * (product + level) for level, count in enumerate(counts)),
-        "operand bits": pe * simd * p["WeightBits"],
+        "sum bits": pe * sum(count * (leaf_bits + level) for level, count in enumerate(counts)),
         "term bits": _counter(terms) + _counter(results) + _bits(phases * results * terms),
-        "stage bits": (3 + levels) + _bits(phases * results) * (1 + levels),
+        "stage bits": (2 + stages) + _bits(phases * results) * stages,
         "phases": phases - 1,
-        "stages": levels,
+        "stages": stages - 1,
+        "weight tables": weight_lanes * phases * results * terms / (1 << LUT_INPUTS) * (p.get("Memory", 0) == 2),
+        **own.features,
     }
+
+
+@dataclass(frozen=True)
+class _Leaves:
+    """The leaves of an adder tree: how many, each of how many bits, made in how many stages, from what."""
+
+    count: int
+    bits: int
+    stages: int
+    features: Features
+
+
+def _leaves(p: Integers) -> _Leaves:
+    """As bf_products makes them; see there."""
+    simd, lanes, data, weight = p["Simd"], p["Pe"] * p["Simd"], p["InBits"], p["WeightBits"]
+    value, product = data + (not p["InSigned"]), data + weight
+    operands: Features = {"operand bits": lanes * weight}
+    match (bool(p.get("InBipolar", 0)), weight == 1, p.get("Multiplier", 0)):
+        case (True, True, _):
+            count = -(-simd // 8)
+            return _Leaves(count, 3, 1, operands | {"matches": lanes, "match counts": p["Pe"] * count})
+        case (True, False, _):
+            return _Leaves(simd, weight, 1, operands | {"signed weight bits": lanes * weight})
+        case (False, True, _):
+            return _Leaves(simd, value, 1, operands | {"signed data bits": lanes * value})
+        case (_, _, 1):
+            factor = lanes // 2 * (product + weight + 1)
+            return _Leaves(simd, product, 1, {"factor bits": factor, "packed bits": lanes * product})
+        case (_, _, 2):
+            return _adders(simd, p["Pe"], max(value, 2), weight, product)
+    return _Leaves(simd, product, 1, operands | {"product bits": lanes * product})
+
+
+def _adders(simd: int, pe: int, value: int, weight: int, product: int) -> _Leaves:
+    """Products by adders alone, as bf_multiply makes them: digits of two bits of one operand choose multiples of the
+    other, a row each."""
+    digits, multiple = (value, weight) if value <= 3 and value <= weight else (weight, value)
+    rows = -(-digits // 2)
+    stages = max(1, rows - 1)
+    sums = [multiple + digits - 1 if row == rows - 1 else multiple + 2 * row + 1 for row in range(rows)]
+    chosen = [bits - max(0, 2 * row - 1) for row, bits in enumerate(sums)]
+    lanes = simd * pe
+    features: Features = {
+        "operand bits": lanes * weight,
+        "first row bits": lanes * chosen[0],
+        "row bits": lanes * sum(chosen[1:]),
+        "rows": lanes * (rows - 1),
+        "row registers": lanes * sum(sums[1:-1]),
+        "triple bits": simd * (multiple + 2) * (digits >= 4),
+        "delayed bits": simd * (stages - 1) * (2 * multiple + 2) * (digits >= 4),
+    }
+    return _Leaves(simd, product, stages, features)
 
 
 def _pool2d(p: Integers) -> Features:
@@ -98,9 +154,14 @@ def _requantize(p: Integers) -> Features:
     product = difference + p["MultiplierBits"]
     kept = max(product - p["MinShift"], 1)
     extra = p["ExtraBits"] * kept
-    two = p["MultiplierBits"] > 0 and difference > 18
-    constant = p["Words"] == 1
-    return {
+    constant, adders = p["Words"] == 1, p.get("Multiplier", 0) == 2
+    two = p["MultiplierBits"] > 0 and difference > 18 and not adders
+    own: Features = {}
+    if adders:
+        rows = _adders(lanes, 1, max(difference, 2), p["MultiplierBits"] + 1, product + 1).features
+        own = {f"constant {name}" if constant else name: count for name, count in rows.items()}
+        own["carried bits"] = lanes * product
+    return own | {
         "lanes": lanes,
         "input bits": lanes * p["InBits"],
         "shifted zero": lanes * difference * (p["InputZero"] != 0),

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from weakref import WeakKeyDictionary
 
+import numpy as np
+
+from bitfab.dtypes import IntType
 from bitfab.errors import BitfabError
-from bitfab.hw.design import Folding
+from bitfab.hw.design import Folding, Multiplier
 from bitfab.ir.graph import Graph, Node
-from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense
+from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense, Requantize
 
 FOLDED = (Conv2d, ConvTranspose2d, Dense)  # operations whose multiplications fold
+NARROW = 8  # a product of operands with so many bits, multiplied, is a few LUTs: cheaper than a share of a DSP
+OPERAND_BITS = 18  # of a DSP
 
 
 def divisors(n: int) -> tuple[int, ...]:
@@ -67,16 +74,23 @@ def choose(
 ) -> dict[str, Folding]:
     """The foldings that make the slowest layer as fast as `parallelism` multipliers allow.
 
-    Layers in `fixed` keep theirs; every other gets the cheapest legal folding that keeps up with the slowest one.
+    Layers and requantizers in `fixed` keep theirs; every other layer gets the cheapest legal folding that keeps up with
+    the slowest one. Where all layers are fixed, the budget does not matter.
     Exact: all cycle counts that a layer can have are tried as the slowest one's, shortest first.
     Raises BitfabError where the budget is too small (the least is named), or a fixed folding is illegal.
     """
     layers = {node.name: node for node in graph if isinstance(node.op, FOLDED)}
+    requantizers = {node.name for node in graph if isinstance(node.op, Requantize)}
     for name in fixed:
-        if name not in layers:
+        if name not in layers and name not in requantizers:
             raise BitfabError(f"folding for {name!r}: no such layer; layers that fold are {', '.join(layers)}")
+    kept = {name: folding for name, folding in fixed.items() if name in requantizers}
+    if layers.keys() <= fixed.keys():  # nothing to spread
+        return {name: check(node, fixed[name], input_channels[name]) for name, node in layers.items()} | kept
     options = {
-        name: [check(node, fixed[name], input_channels[name])] if name in fixed else legal(node, input_channels[name])
+        name: [check(node, fixed[name], input_channels[name])]
+        if name in fixed
+        else _preferred(node, graph.values[node.inputs[0]].type, input_channels[name])
         for name, node in layers.items()
     }
     paces = {name: [cycles(node, folding) for folding in options[name]] for name, node in layers.items()}
@@ -86,13 +100,13 @@ def choose(
             name: next(f for f, c in zip(options[name], paces[name], strict=True) if c <= pace) for name in layers
         }
         if sum(folding.multipliers for folding in chosen.values()) <= parallelism:
-            return chosen
+            return chosen | kept
     least = sum(options[name][0].multipliers for name in layers)
     if layers:
         raise BitfabError(
             f"parallelism {parallelism}: the layers need at least {least} multipliers; give {least} or more"
         )
-    return {}
+    return kept
 
 
 def legal(node: Node, input_channels: int) -> list[Folding]:
@@ -100,6 +114,80 @@ def legal(node: Node, input_channels: int) -> list[Folding]:
     ins, outs = channels(node, input_channels)
     foldings = [Folding(pe, simd) for pe in divisors(outs) for simd in divisors(ins)]
     return sorted(foldings, key=lambda f: (f.multipliers, abs(f.pe - f.simd), f.pe))
+
+
+def _preferred(node: Node, x: IntType, input_channels: int) -> list[Folding]:
+    """The legal foldings; where two products share a DSP, of as many multipliers those of an even PE first."""
+    packed = styled(node, x, Folding(2, 1)).multiplier is Multiplier.PACKED
+    return sorted(legal(node, input_channels), key=lambda f: (f.multipliers, packed and f.pe % 2))
+
+
+def weight_bits(node: Node) -> int:
+    """Bits of a weight in hardware: of the narrowest two's complement type, at least 2; 1 where all are -1 or +1.
+
+    A transposed convolution whose kernel is no multiple of its stride multiplies with zeros too.
+    """
+    assert isinstance(node.op, FOLDED)
+    if node.op not in _weight_bits:
+        _weight_bits[node.op] = _count_weight_bits(node.op)
+    return _weight_bits[node.op]
+
+
+_weight_bits: WeakKeyDictionary[Conv2d | ConvTranspose2d | Dense, int] = WeakKeyDictionary()  # asked a hundred times
+
+
+def _count_weight_bits(op: Conv2d | ConvTranspose2d | Dense) -> int:
+    whole = not isinstance(op, ConvTranspose2d) or all(
+        size % stride == 0 for size, stride in zip(op.weight.shape[2:], op.stride, strict=True)
+    )
+    if whole and bool((np.abs(op.weight) == 1).all()):
+        return 1
+    return signed_bits(int(op.weight.min()), int(op.weight.max()))
+
+
+def signed_bits(low: int, high: int) -> int:
+    """Bits of the narrowest two's complement type that holds both, at least 2."""
+    return max(2, (-low - 1).bit_length() + 1 if low < 0 else 1, high.bit_length() + 1)
+
+
+def styles(node: Node, x: IntType, pe: int) -> tuple[Multiplier, ...]:
+    """The multipliers that a layer which reads `x` may have: LUTs alone where a side is bipolar."""
+    bits = weight_bits(node)
+    if x.bipolar or bits == 1:
+        return (Multiplier.LUTS,)
+    # two weights side by side, the lower one's product in x.bits + bits bits, and one for the sum of the extremes
+    packed = x.bits + 2 * bits + 1 <= OPERAND_BITS and x.bits + (not x.signed) <= OPERAND_BITS and pe % 2 == 0
+    return (Multiplier.DSP, *([Multiplier.PACKED] if packed else []), Multiplier.LUTS)
+
+
+def styled(node: Node, x: IntType, folding: Folding, dsps: bool = True) -> Folding:
+    """The folding with its multiplier chosen, if it was open, for a layer that reads `x`.
+
+    LUTs where the part has no DSPs or the product is NARROW, two a DSP where that is possible, else a DSP each.
+    A bipolar side takes no multiplier at all, whatever was asked for.
+    Raises BitfabError where products cannot be packed.
+    """
+    legal = styles(node, x, folding.pe)
+    if folding.multiplier is Multiplier.PACKED and len(legal) == 2:
+        raise BitfabError(
+            f"{node.name}: two products a DSP need an even PE, and {OPERAND_BITS} bits for two weights and an input; "
+            f"PE is {folding.pe}, an input has {x.bits} bits, a weight {weight_bits(node)}: choose dsp or luts"
+        )
+    if len(legal) == 1 or not dsps or x.bits * weight_bits(node) <= NARROW:
+        chosen = Multiplier.LUTS
+    else:
+        chosen = Multiplier.PACKED if Multiplier.PACKED in legal else Multiplier.DSP
+    return replace(folding, multiplier=chosen if len(legal) == 1 else folding.multiplier or chosen)
+
+
+def requantizer(node: Node, folding: Folding, channels: int, dsps: bool = True) -> Folding:
+    """A requantizer's folding with its multiplier chosen: `pe` lanes, which must divide the channels; DSPs or LUTs."""
+    if channels % folding.pe or folding.simd != 1 or folding.multiplier is Multiplier.PACKED:
+        raise BitfabError(
+            f"{node.name}: folding {folding} is illegal; a requantizer has SIMD 1, PE {_listed(channels)}, "
+            "multiplier dsp or luts"
+        )
+    return replace(folding, multiplier=folding.multiplier or (Multiplier.DSP if dsps else Multiplier.LUTS))
 
 
 def _listed(n: int) -> str:

@@ -10,15 +10,18 @@ from dataclasses import replace
 from bitfab.errors import BitfabError
 from bitfab.hw import render_vhdl
 from bitfab.hw.design import Design, Folding, Language, Target, layer_of
+from bitfab.hw.folding import FOLDED
 from bitfab.hw.netlist import Netlist, connect, input_lanes
 from bitfab.hw.parallel.generate import BIT_OPERATIONS, generate_parallel
 from bitfab.hw.parallel.names import reserved
-from bitfab.hw.plan import plan
+from bitfab.hw.plan import Engine, plan
 from bitfab.hw.render_verilog import library, render_top
 from bitfab.hw.schedule import schedule
+from bitfab.hw.wrappers import with_registers, with_shell
 from bitfab.ir.graph import Graph
 from bitfab.ir.verify import verify
 from bitfab.output import MARKER
+from bitfab.parts import find_part
 
 PARALLELISM = 64
 _VHDL_NAME = re.compile(r"[A-Za-z](_?[A-Za-z0-9])*")
@@ -41,6 +44,7 @@ def generate(
     levels: int | None = None,
     serial: bool = False,
     language: str = Language.VERILOG,
+    registers: bool = False,
 ) -> Design:
     """A design of the graph, in memory: of style "stream" or "parallel".
 
@@ -49,32 +53,40 @@ def generate(
     operations on bits gets by default, computes the whole graph in every cycle: a rank of registers after every
     `levels` levels of logic (0: at both ends alone; by default as many as the target's clock allows by an estimate),
     the input in one piece or, with `serial`, one integer a cycle. `language` is that of the files, verilog or vhdl.
+    `registers` adds the module `<name>_axi` around a streaming design: AXI-Lite registers beside its AXI-Streams.
     Raises BitfabError for operations without hardware and for illegal foldings (the legal ones are named).
     """
     verify(graph)
     _check_name(graph)
-    _check_ends(graph)
+    _check_read(graph)
     part = Target(target) if isinstance(target, str) else target
     text = _language(graph, language)
     if _style(graph, style) is Style.PARALLEL:
+        _check_ends(graph)
+        if registers:
+            raise BitfabError(f"{graph.name}: a parallel design has no registers; choose the style stream")
         if folding:
             raise BitfabError(f"{graph.name}: a parallel design has no folding; choose the style stream")
         return generate_parallel(graph, part, levels, serial, text)
     if levels is not None or serial:
         raise BitfabError(f"{graph.name}: levels and serial are a parallel design's; choose that style")
     design, netlist = structure(graph, part, parallelism, folding or {}, text)
-    return replace(design, files=_files(design, netlist))
+    design = replace(design, files=_files(design, netlist))
+    design = with_registers(design) if registers else design
+    return with_shell(design) if _is_vhdl_name(graph.name) else design
 
 
 def structure(
     graph: Graph, target: Target, parallelism: int, folding: Mapping[str, Folding], language: Language
 ) -> tuple[Design, Netlist]:
     """A streaming design without its files, and the netlist that holds its memories' contents."""
-    engines, shapes = plan(graph, parallelism, folding)
-    channels, height, width = shapes[graph.inputs[0].name]
-    input_cycles = channels // input_lanes(graph, engines) * height * width
+    engines, shapes = plan(graph, parallelism, folding, find_part(target.part).available.dsp > 0)
+    input_cycles = 0
+    for value in graph.inputs:
+        channels, height, width = shapes[value.name]
+        input_cycles = max(input_cycles, channels // input_lanes(value.name, engines) * height * width)
     timing = schedule(graph, engines, shapes, input_cycles)
-    netlist, entry, exit_ = connect(graph, engines, shapes, timing.fifos)
+    netlist, entries, exits = connect(graph, engines, shapes, timing.fifos)
     design = Design(
         name=graph.name,
         graph=graph,
@@ -83,18 +95,23 @@ def structure(
         taps=tuple(netlist.taps.values()),
         instances=tuple(netlist.instances),
         layers=tuple(
-            layer_of(engine.node, graph, engine.folding, engine.cycles, netlist.taps[engine.node.name].name)
+            layer_of(engine.node, graph, _folded(engine), engine.cycles, netlist.taps[engine.node.name].name)
             for engine in engines.values()
         ),
         fifos=tuple(netlist.fifos),
-        input=entry,
-        output=exit_,
+        inputs=entries,
+        outputs=exits,
         expected_cycles=timing.cycles_per_image,
         expected_latency=timing.latency_cycles,
         language=language,
         files={},
     )
     return design, netlist
+
+
+def _folded(engine: Engine) -> Folding | None:
+    """A multiplying layer's folding; a requantizer's lanes are none."""
+    return engine.folding if isinstance(engine.node.op, FOLDED) else None
 
 
 def _check_name(graph: Graph) -> None:
@@ -106,15 +123,27 @@ def _language(graph: Graph, wanted: str) -> Language:
     if wanted not in list(Language):
         raise BitfabError(f"language {wanted!r}: choose one of {', '.join(Language)}")
     language = Language(wanted)
-    if language is Language.VHDL and (reserved(graph.name) or not _VHDL_NAME.fullmatch(graph.name)):
+    if language is Language.VHDL and not _is_vhdl_name(graph.name):
         raise BitfabError(f"{graph.name}: VHDL has no such name; quantize again under a name of letters and digits")
     return language
+
+
+def _is_vhdl_name(name: str) -> bool:
+    return not reserved(name) and _VHDL_NAME.fullmatch(name) is not None
+
+
+def _check_read(graph: Graph) -> None:
+    for name, readers in graph.users.items():
+        if not readers and name not in graph.outputs:
+            raise BitfabError(f"{name}: nothing reads it; leave it out of the graph (see passes.prune)")
 
 
 def _check_ends(graph: Graph) -> None:
     for what, names in (("inputs", graph.inputs), ("outputs", graph.outputs)):
         if len(names) != 1:
-            raise BitfabError(f"{graph.name}: {len(names)} {what}; a hardware design has one input and one output")
+            raise BitfabError(
+                f"{graph.name}: {len(names)} {what}; a parallel design has one of each; choose the style stream"
+            )
 
 
 def _style(graph: Graph, wanted: str | None) -> Style:

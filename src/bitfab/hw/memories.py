@@ -8,6 +8,7 @@ import numpy as np
 
 from bitfab.dtypes import IntArray, IntType
 from bitfab.hw.design import Shape3
+from bitfab.hw.folding import weight_bits
 from bitfab.hw.plan import Engine
 from bitfab.ir.graph import Value
 from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense, Requantize, Table, Threshold
@@ -43,6 +44,7 @@ def to_stream(values: IntArray, shape: Shape3, lanes: int, type: IntType) -> Int
 def weights(engine: Engine) -> tuple[IntArray, IntArray]:
     """Weight words (phases * results * terms, pe * simd) and bias words (phases * results, pe) of a bf_dot.
 
+    Weights of one bit are 0 for -1 and 1 for +1.
     The order of the terms is the order in which bf_window reads: kernel row, kernel column, input channels.
     """
     kernels, biases = _phases(engine)
@@ -53,6 +55,8 @@ def weights(engine: Engine) -> tuple[IntArray, IntArray]:
         outputs, _, height, width = kernel.shape
         folded = kernel.reshape(outputs // folding.pe, folding.pe, window.words, folding.simd, height, width)
         words.append(folded.transpose(0, 4, 5, 2, 1, 3).reshape(-1, folding.pe * folding.simd))
+    if weight_bits(engine.node) == 1:
+        words = [np.maximum(word, 0) for word in words]
     return np.concatenate(words), np.concatenate([bias.reshape(-1, folding.pe) for bias in biases])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ class Memory:
         return 0 if self.brams or self.lutrams or self.words == 1 else self.bits * self.words
 
 
+@functools.cache
 def ram(bits: int, words: int) -> Memory:
     """A memory that is written and read: registers, distributed RAM or block RAM, whichever Yosys finds cheaper."""
     if words <= 2:
@@ -46,15 +48,17 @@ def ram(bits: int, words: int) -> Memory:
     return Memory(bits, words, brams=brams)
 
 
-def rom(bits: int, words: int, block: bool = False) -> Memory:
-    """Constants: in LUTs, unless block RAM is cheaper, or is asked for.
+@functools.cache
+def rom(bits: int, words: int, block: bool | None = False) -> Memory:
+    """Constants: in LUTs, unless block RAM is cheaper, or is asked for (`block` is True) or refused (None).
 
     Banks that a deep one needs are read at the same address, so that they share block RAMs side by side.
     """
     banked = [(-(-words // depth), width) for width, depth in BRAM_SHAPES]
     counts = [(-(-bits * banks // width), banks) for banks, width in banked]
     cost, brams = min((BRAM_COST * count + _joining(bits, banks), count) for count, banks in counts)
-    return Memory(bits, words, brams=brams if block or bits * words * ROM_BIT_COST > cost else 0)
+    chosen = block is not None and (block or bits * words * ROM_BIT_COST > cost)
+    return Memory(bits, words, brams=brams if chosen else 0)
 
 
 def _brams(bits: int, words: int) -> tuple[float, int]:
@@ -75,9 +79,11 @@ def memories(block: str, parameters: Parameters) -> list[Memory]:
             terms = p["KernelHeight"] * p["KernelWidth"] * p["Words"] // p["Groups"]
             results = p["UpHeight"] * p["UpWidth"] * p["Groups"] * p["Fold"]
             weights = (p["Pe"] * p["Simd"] * p["WeightBits"], results * terms)
+            deep = weights[1] >= LEAST_BLOCK_ROM
+            asked = {0: deep, 1: True, 2: None}[p.get("Memory", 0)]
             return [
                 _line_buffer(p),
-                rom(*weights, block=weights[1] >= LEAST_BLOCK_ROM),
+                rom(*weights, asked),
                 rom(p["Pe"] * p["AccBits"], results),
             ]
         case "window" | "pool2d":
@@ -101,8 +107,12 @@ def _line_buffer(p: Mapping[str, int]) -> Memory:
 def dsps(block: str, parameters: Parameters) -> int:
     """The 18 x 18 multipliers of a block's instance."""
     p = {name: value for name, value in parameters.items() if isinstance(value, int)}
+    style = p.get("Multiplier", 0)
     if block == "conv2d":
-        return p["Pe"] * p["Simd"]
+        narrow = p.get("InBipolar", 0) or p["WeightBits"] == 1
+        return 0 if narrow or style == 2 else p["Pe"] * p["Simd"] // (1 + style)
+    if style == 2:
+        return 0
     if block != "requantize" or p["MultiplierBits"] < 2:
         return 0
     signed = p["InSigned"] or p["InputZero"] != 0

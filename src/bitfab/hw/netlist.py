@@ -8,7 +8,7 @@ from math import gcd
 
 from bitfab.hw.blocks import block
 from bitfab.hw.design import Fifo, Instance, Shape3, Stream
-from bitfab.hw.plan import Engine
+from bitfab.hw.plan import Engine, turn_words
 from bitfab.ir.graph import Graph, Node
 from bitfab.ir.ops import Add, Concat, Reshape
 
@@ -104,22 +104,22 @@ class Netlist:
 
 def connect(
     graph: Graph, engines: Mapping[str, Engine], shapes: Mapping[str, Shape3], depths: Mapping[tuple[str, str], int]
-) -> tuple[Netlist, Stream, Stream]:
-    """The whole netlist, its input stream and its output stream."""
+) -> tuple[Netlist, tuple[Stream, ...], tuple[Stream, ...]]:
+    """The whole netlist, its input streams and its output streams."""
     netlist = Netlist(graph, shapes, depths)
-    first = graph.inputs[0]
-    entry = netlist.produce(first.name, input_lanes(graph, engines))
+    for value in graph.inputs:
+        netlist.produce(value.name, input_lanes(value.name, engines))
+    entries = tuple(netlist.taps[value.name] for value in graph.inputs)
     for node in graph:
         if isinstance(node.op, Reshape):  # the same words under another name
             netlist.sources[node.name] = _renamed(netlist, node)
             continue
         _add_engine(netlist, engines[node.name])
-    return netlist, entry, netlist.sources[graph.outputs[0]].pop(0)
+    return netlist, entries, tuple(netlist.sources[name].pop(0) for name in graph.outputs)
 
 
-def input_lanes(graph: Graph, engines: Mapping[str, Engine]) -> int:
-    """Lanes of the graph's input: what its fastest reader takes."""
-    name = graph.inputs[0].name
+def input_lanes(name: str, engines: Mapping[str, Engine]) -> int:
+    """Lanes of one of the graph's inputs: what its fastest reader takes."""
     readers = [engine.lanes_in for engine in engines.values() if name in engine.node.inputs]
     return max(readers, default=1)
 
@@ -161,16 +161,20 @@ def _comment(engine: Engine) -> str:
     node = engine.node
     ins = ", ".join(f"{value.type} {'x'.join(map(str, value.shape))}" for value in engine.values)
     out = f"{node.output.type} {'x'.join(map(str, node.output.shape))}"
-    fold = f", PE {engine.folding.pe} x SIMD {engine.folding.simd}" if engine.folding else ""
+    fold = f", {engine.folding}" if engine.folding else ""
     return f"{type(node.op).__name__}: {ins} -> {out}{fold}, {engine.cycles} cycles an image"
 
 
 def _chained_concat(netlist: Netlist, node: Node, inputs: list[Stream]) -> list[Stream]:
     """More than two inputs are joined pair by pair; the last pair is the node's own instance."""
+    assert isinstance(node.op, Concat)
+    axis = node.op.axis
     while len(inputs) > 2:
         a, b, *rest = inputs
-        words = [s.shape[0] // s.lanes for s in (a, b)]
-        joined = replace(a, name=f"{node.name}_part{len(rest)}", shape=(a.shape[0] + b.shape[0], *a.shape[1:]))
+        words = [turn_words(s.shape, axis, s.lanes) for s in (a, b)]
+        sizes = list(a.shape)
+        sizes[axis] += b.shape[axis]
+        joined = replace(a, name=f"{node.name}_part{len(rest)}", shape=(sizes[0], sizes[1], sizes[2]))
         netlist.streams.append(joined)
         parameters = {"Bits": a.width, "WordsA": words[0], "WordsB": words[1]}
         netlist.add(joined.name, "concat", parameters, [a, b], [joined], node.name)

@@ -21,6 +21,7 @@ from bitfab.ir.ops import (
     Dense,
     Lut,
     MaxPool2d,
+    Multiply,
     Pair,
     Popcount,
     Requantize,
@@ -44,7 +45,8 @@ class Window:
 
     `origin` is the first tap's row and column for output pixel (0, 0). With `up` = s the window moves one pixel every
     s output pixels, starting in `phase`: the phases of a transposed convolution, or nearest upsampling.
-    Each output pixel reads, for each of `groups` x `fold`, kernel[0] x kernel[1] x `words` input words.
+    From one tap to the next it is `dilation` rows and columns. Each output pixel reads, for each of `groups` x `fold`,
+    kernel[0] x kernel[1] x `words` input words.
     """
 
     kernel: Pair
@@ -58,6 +60,12 @@ class Window:
     words: int
     rows: int
     pad_value: int
+    dilation: Pair = (1, 1)
+
+    @property
+    def reach(self) -> Pair:
+        """Rows and columns from the first tap to the last, both counted."""
+        return _reach(self.kernel, self.dilation)
 
     @property
     def terms(self) -> int:
@@ -86,20 +94,29 @@ class Engine:
     folding: Folding | None = None
 
 
-def plan(graph: Graph, parallelism: int, fixed: Mapping[str, Folding]) -> tuple[dict[str, Engine], dict[str, Shape3]]:
-    """An engine for each node that computes, and each value's stream shape.
+def plan(
+    graph: Graph, parallelism: int, fixed: Mapping[str, Folding], dsps: bool = True
+) -> tuple[dict[str, Engine], dict[str, Shape3]]:
+    """An engine for each node that computes, and each value's stream shape; `dsps`: whether the part has any.
 
     Raises BitfabError for what the hardware cannot do, naming the node.
     """
     shapes = stream_shapes(graph)
     folding = fold.choose(graph, {node.name: _input(node, shapes)[0] for node in graph}, parallelism, fixed)
-    slowest = max((fold.cycles(node, folding[node.name]) for node in graph if node.name in folding), default=0)
-    budget = max(slowest, *(_words(shapes[value.name]) // shapes[value.name][0] for value in graph.inputs))
+    slowest = max(
+        (fold.cycles(node, folding[node.name]) for node in graph if isinstance(node.op, fold.FOLDED)), default=0
+    )
+    budget = max(slowest, pixel_cycles(graph, shapes))
     engines: dict[str, Engine] = {}
     for node in graph:
         if not isinstance(node.op, Reshape):
-            engines[node.name] = engine_of(node, graph, shapes, folding.get(node.name), budget)
+            engines[node.name] = engine_of(node, graph, shapes, folding.get(node.name), budget, dsps)
     return engines, shapes
+
+
+def pixel_cycles(graph: Graph, shapes: Mapping[str, Shape3]) -> int:
+    """The least cycles an image: a pixel of the input each."""
+    return max(_words(shapes[value.name]) // shapes[value.name][0] for value in graph.inputs)
 
 
 def stream_shapes(graph: Graph) -> dict[str, Shape3]:
@@ -111,16 +128,26 @@ def stream_shapes(graph: Graph) -> dict[str, Shape3]:
         match node.op:
             case Reshape(shape=(_,)):
                 shapes[node.name] = first
-            case Reshape(shape=(c, 1, 1)) if first == (c, 1, 1):
+            case Reshape() if len(node.output.shape) in (2, 3) and _as_image(node.output) == first:
                 shapes[node.name] = first
+            case Slice() | Concat() if node.op.axis and len(node.output.shape) == 2:
+                raise BitfabError(
+                    f"{node.name}: a {type(node.op).__name__.lower()} of signals (C, L) along their length has no "
+                    "hardware; make them images of one row (C, 1, L) before"
+                )
             case Compare() | Bits() | Lut() | Popcount():
                 raise BitfabError(
                     f"{node.name}: operations on single bits have no streaming hardware; choose the style parallel"
                 )
-            case Transpose() | Slice() | Concat() if not isinstance(node.op, Concat) or node.op.axis:
+            case Multiply():
                 raise BitfabError(
-                    f"{node.name}: {type(node.op).__name__.lower()} of the axes of an image has no streaming hardware "
-                    "(only a concat of channels has); take it out of the network, or choose the style parallel"
+                    f"{node.source or node.name}: a multiplication of two computed values has no hardware; leave it "
+                    "out, or keep it in float with bitfab.quantize_mixed"
+                )
+            case Transpose():
+                raise BitfabError(
+                    f"{node.name}: a transposition of an image's axes has no streaming hardware; take it out of the "
+                    "network, or choose the style parallel"
                 )
             case Requantize(multiplier=multiplier) if flattened and len(multiplier) > 1:
                 raise BitfabError(
@@ -137,7 +164,7 @@ def stream_shapes(graph: Graph) -> dict[str, Shape3]:
                 )
             case Requantize() | Threshold() | Table():
                 shapes[node.name] = first
-            case Reshape() | Add() | Concat() | Argmax() if flattened or isinstance(node.op, Reshape):
+            case Reshape() | Add() | Concat() | Slice() | Argmax() if flattened or isinstance(node.op, Reshape):
                 raise BitfabError(
                     f"{node.name}: in hardware an image is flattened only before a dense layer; reorder them"
                 )
@@ -156,9 +183,13 @@ def _as_image(value: Value) -> Shape3:
     match value.shape:
         case (c,):
             return (c, 1, 1)
+        case (c, length):
+            return (c, 1, length)
         case (c, h, w):
             return (c, h, w)
-    raise BitfabError(f"{value.name}: shape {value.shape} has no stream; images (C, H, W) and vectors (C,) have")
+    raise BitfabError(
+        f"{value.name}: shape {value.shape} has no stream; images (C, H, W), signals (C, L) and vectors (C,) have"
+    )
 
 
 def _words(shape: Shape3) -> int:
@@ -169,12 +200,23 @@ def _input(node: Node, shapes: Mapping[str, Shape3]) -> Shape3:
     return shapes[node.inputs[0]]
 
 
-def engine_of(node: Node, graph: Graph, shapes: Mapping[str, Shape3], folding: Folding | None, budget: int) -> Engine:
+def engine_of(
+    node: Node,
+    graph: Graph,
+    shapes: Mapping[str, Shape3],
+    folding: Folding | None,
+    budget: int,
+    dsps: bool = True,
+) -> Engine:
     """The engine of one node: folded as told, else with as many lanes as it needs to stream within the budget."""
     inputs, output = tuple(shapes[name] for name in node.inputs), shapes[node.name]
     values = tuple(_as_read(node, graph.values[name]) for name in node.inputs)
+    if isinstance(node.op, Requantize):
+        folding = fold.requantizer(node, folding or Folding(lanes_for(output, budget), 1), output[0], dsps)
+        return Engine(node, values, inputs, output, folding.pe, folding.pe, _words(output) // folding.pe, None, folding)
     if folding is not None:
-        window = _multiplying_window(node, inputs[0], output, folding)
+        folding = fold.styled(node, graph.values[node.inputs[0]].type, folding, dsps)
+        window = _fitting(node, inputs[0], _multiplying_window(node, inputs[0], output, folding))
         cycles = window.reads * output[1] * output[2]
         return Engine(node, values, inputs, output, folding.simd, folding.pe, cycles, window, folding)
     match node.op:
@@ -185,6 +227,9 @@ def engine_of(node: Node, graph: Graph, shapes: Mapping[str, Shape3], folding: F
         case Add() | Concat():
             common = next(d for d in reversed(fold.divisors(lanes_for(output, budget))) if _divides_all(d, inputs))
             return Engine(node, values, inputs, output, common, common, _words(output) // common)
+        case Slice():
+            lanes = _slice_lanes(node.op, inputs[0], budget)
+            return Engine(node, values, inputs, output, lanes, lanes, _words(inputs[0]) // lanes)
         case Argmax():
             return Engine(node, values, inputs, output, 1, 1, _words(inputs[0]))
         case _:
@@ -193,11 +238,31 @@ def engine_of(node: Node, graph: Graph, shapes: Mapping[str, Shape3], folding: F
 
 
 def _as_read(node: Node, value: Value) -> Value:
-    """A bipolar value as the node's block takes it: its bit, where it only moves or compares, else two bits, signed."""
+    """A bipolar value as the node's block takes it: itself, to multiply; its bit, to move or compare; else two bits."""
     if not value.type.bipolar:
         return value
-    keeps = isinstance(node.op, MaxPool2d | Upsample | Concat | Argmax)
+    if isinstance(node.op, fold.FOLDED):
+        return value
+    keeps = isinstance(node.op, MaxPool2d | Upsample | Concat | Slice | Argmax)
     return replace(value, type=IntType(1, signed=False) if keeps else IntType(2, signed=True))
+
+
+def inner_words(shape: Shape3, axis: int, lanes: int) -> int:
+    """Words of a stream that share a place along an axis, one after another: channels lie in columns, those in rows."""
+    words = shape[0] // lanes
+    return (1, words * shape[2], words)[axis]
+
+
+def turn_words(shape: Shape3, axis: int, lanes: int) -> int:
+    """Words that a stream gives in its turn, where streams are joined along an axis."""
+    return inner_words(shape, axis, lanes) * (shape[axis] if axis else shape[0] // lanes)
+
+
+def _slice_lanes(op: Slice, shape: Shape3, budget: int) -> int:
+    """The fewest lanes within the budget whose words a slice of channels keeps or drops whole."""
+    first, kept = (op.start, op.stop - op.start) if op.axis == 0 else (0, shape[0])
+    legal = [d for d in fold.divisors(shape[0]) if d == 1 or (first % d == kept % d == 0 and (op.axis or op.step == 1))]
+    return next((d for d in legal if _words(shape) // d <= HEADROOM * budget), legal[-1])
 
 
 def _divides_all(lanes: int, shapes: tuple[Shape3, ...]) -> bool:
@@ -210,11 +275,10 @@ def _pool_lanes(op: MaxPool2d | SumPool2d | Upsample, output: Shape3, budget: in
 
 
 def _multiplying_window(node: Node, shape: Shape3, output: Shape3, folding: Folding) -> Window:
-    op, out = node.op, output[1:]
+    op, out, dilation = node.op, output[1:], (1, 1)
     match op:
         case Conv2d():
-            if op.dilation != (1, 1):
-                raise BitfabError(f"{node.name}: dilation {op.dilation} has no hardware yet; use dilation 1")
+            dilation = op.dilation
             kernel, stride, groups = (op.weight.shape[2], op.weight.shape[3]), op.stride, op.groups
             up, phase, origin, pad = (1, 1), (0, 0), (-op.padding[0], -op.padding[1]), op.pad_value
             outputs = op.weight.shape[0]
@@ -232,7 +296,18 @@ def _multiplying_window(node: Node, shape: Shape3, output: Shape3, folding: Fold
             raise AssertionError(op)
     words = shape[0] // groups // folding.simd
     fold_count = outputs // groups // folding.pe
-    return Window(kernel, stride, up, phase, origin, out, groups, fold_count, words, _rows(kernel, stride, out), pad)
+    rows = _rows(_reach(kernel, dilation), stride, shape[1], (phase[0] + out[0] - 1) // up[0] + 1)
+    return Window(kernel, stride, up, phase, origin, out, groups, fold_count, words, rows, pad, dilation)
+
+
+def _fitting(node: Node, shape: Shape3, window: Window) -> Window:
+    """The window itself, if no window lies wholly above or below the image, and not all lie beside it."""
+    walk = zip(window.origin, window.stride, window.phase, window.out, window.up, strict=True)
+    last = [first + stride * ((phase + count - 1) // up) for first, stride, phase, count, up in walk]
+    beyond = last[0] > shape[1] or -window.origin[0] > window.reach[0]
+    if beyond or window.origin[1] >= shape[2] or last[1] + window.reach[1] <= 0:
+        raise BitfabError(f"{node.name}: padding beyond the kernel's size has no hardware; pad less")
+    return window
 
 
 def _pool_window(node: Node, shape: Shape3, output: Shape3, lanes: int, value: Value) -> Window:
@@ -240,22 +315,25 @@ def _pool_window(node: Node, shape: Shape3, output: Shape3, lanes: int, value: V
     match op:
         case MaxPool2d():
             pad, origin = value.type.low, (-op.padding[0], -op.padding[1])
-            return Window(
-                op.kernel, op.stride, (1, 1), (0, 0), origin, out, groups, 1, 1, _rows(op.kernel, op.stride, out), pad
-            )
+            rows = _rows(op.kernel, op.stride, shape[1], out[0])
+            return Window(op.kernel, op.stride, (1, 1), (0, 0), origin, out, groups, 1, 1, rows, pad)
         case SumPool2d():
             pad, origin = op.pad_value, (-op.padding[0], -op.padding[1])
-            return Window(
-                op.kernel, op.stride, (1, 1), (0, 0), origin, out, groups, 1, 1, _rows(op.kernel, op.stride, out), pad
-            )
+            rows = _rows(op.kernel, op.stride, shape[1], out[0])
+            return Window(op.kernel, op.stride, (1, 1), (0, 0), origin, out, groups, 1, 1, rows, pad)
         case Upsample():
             return Window((1, 1), (1, 1), op.factor, (0, 0), (0, 0), out, 1, 1, groups, 2, 0)
     raise AssertionError(op)
 
 
-def _rows(kernel: Pair, stride: Pair, out: Pair) -> int:
-    """Line-buffer rows: the window's own and as many as it moves on by, so that filling and reading overlap.
+def _reach(kernel: Pair, dilation: Pair) -> Pair:
+    return ((kernel[0] - 1) * dilation[0] + 1, (kernel[1] - 1) * dilation[1] + 1)
 
-    A window that is used once an image (dense layers, global pools) needs room for the next image's.
+
+def _rows(reach: Pair, stride: Pair, height: int, tops: int) -> int:
+    """Line-buffer rows for a window that stands at so many tops: no image waits for the one before.
+
+    Beside the window's own rows, those that it moves on by; and when it stands on an image's last rows, room for the
+    next image's first ones, as many as it needs to begin.
     """
-    return kernel[0] + (kernel[0] if out[0] == 1 else min(stride[0], kernel[0]))
+    return reach[0] + max(height - (tops - 1) * stride[0], min(stride[0], reach[0]))

@@ -9,25 +9,19 @@ from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from bitfab.hw.design import Design, Instance, Stream
+from bitfab.hw.design import Design, Instance
+from bitfab.hw.ports import input_ports, output_ports
 
 _LIBRARY = files("bitfab") / "rtl"
 _USES = re.compile(r"^\s*bf_(\w+)\s*(?:#\(|u_)", re.MULTILINE)
-
-
-def byte_bits(stream: Stream) -> int:
-    """The stream's word in whole bytes, as AXI-Stream wants tdata."""
-    return -(-stream.width // 8) * 8
 
 
 def render_top(design: Design) -> str:
     """The top module: AXI-Stream in and out, an instance for each layer, the streams between them."""
     return template("top.sv.j2").render(
         design=design,
-        input=design.input,
-        output=design.output,
-        in_width=byte_bits(design.input),
-        out_width=byte_bits(design.output),
+        inputs=input_ports(design),
+        outputs=output_ports(design),
         version=version("bitfab"),
     )
 

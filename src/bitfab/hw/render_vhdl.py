@@ -9,7 +9,8 @@ from importlib.resources import files
 
 from bitfab.hw.design import Design, Fifo, Instance
 from bitfab.hw.parallel.names import identifiers
-from bitfab.hw.render_verilog import byte_bits, template
+from bitfab.hw.ports import input_ports, output_ports
+from bitfab.hw.render_verilog import template
 
 _LIBRARY = files("bitfab") / "rtl"
 _SHARED = ("package", "sim", "parallel")  # folders that hold more than a block
@@ -64,10 +65,8 @@ def _context(design: Design) -> dict[str, object]:
     watched = {stream.name for stream in design.taps} | {name for _, *ends in fifos for name in ends}
     return {
         "design": design,
-        "input": design.input,
-        "output": design.output,
-        "in_width": byte_bits(design.input),
-        "out_width": byte_bits(design.output),
+        "inputs": input_ports(design),
+        "outputs": output_ports(design),
         "version": version("bitfab"),
         "names": names,
         "labels": identifiers(instance.name for instance in design.instances),

@@ -1,15 +1,19 @@
-"""The schedule: a pixel-by-pixel simulation of the engines that predicts cycles and the depths of skip FIFOs.
+"""The schedule: a pixel-by-pixel model of the engines that predicts cycles and the depths of skip FIFOs.
 
 Each engine is an actor that needs input pixels, takes cycles and room downstream, and gives one output pixel
 (synchronous dataflow; Lee and Messerschmitt 1987). Line buffers have their real sizes. Pixels come in at the pace of
 the slowest engine, and a FIFO at a join may grow without bound: its peak is the depth to build. Self-timed dataflow is
 monotonic (a firing that comes earlier never delays another; Wiggers et al. 2009), so with these depths the real design,
 whatever the pace of its input and the pauses of its output, cannot deadlock and is at least as fast as this schedule.
+
+Each firing starts at the largest of the times at which what it needs is there (max-plus algebra; Baccelli, Cohen,
+Olsder and Quadrat 1992): the least solution of these equations is found by solving each actor's for all its firings at
+once, with what its neighbours have so far, until nothing changes.
 """
 
 from __future__ import annotations
 
-import heapq
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -18,7 +22,7 @@ import numpy as np
 from bitfab.hw.design import Shape3
 from bitfab.hw.plan import Engine, Window
 from bitfab.ir.graph import Graph
-from bitfab.ir.ops import Add, Concat, Reshape
+from bitfab.ir.ops import Add, Concat, Reshape, Slice
 
 IMAGES = 3  # the first fills the pipeline, the distance between the last two is the steady state
 SLACK = 2  # pixels that the registers between two engines hold
@@ -36,83 +40,91 @@ class Schedule:
 
 @dataclass
 class _Edge:
+    """For each of the consumer's firings: how many of the producer's pixels it needs, and how many it is done with."""
+
     producer: _Actor
     consumer: _Actor
-    capacity: float
-    produced: int = 0
-    taken: int = 0
-    peak: int = 0
-    waits: bool = False  # some pixel came before its partner at the join
+    capacity: float  # in pixels
+    need: np.ndarray
+    free: np.ndarray
+
+    @functools.cached_property
+    def room(self) -> np.ndarray:
+        """For each of the producer's firings: how many of the consumer's must have ended for its pixel to find room."""
+        wanted = np.arange(1, len(self.producer.ends)) - int(self.capacity)
+        return np.where(wanted > 0, np.searchsorted(self.free, wanted) + 1, 0)
+
+    @property
+    def peak(self) -> int:
+        """The most pixels that it ever holds."""
+        ended = np.searchsorted(self.consumer.ends[1:], self.producer.ends[1:])
+        taken = np.concatenate([[0], self.free])[ended]
+        return int((np.arange(1, len(taken) + 1) - taken).max())
+
+    @property
+    def waits(self) -> bool:
+        """Whether some pixel comes before its partner at the join; of two at the same time the later engine's does."""
+        others = [edge.producer for edge in self.consumer.inputs if edge is not self]
+        mine = self.producer
+        return any((other.ends + (other.rank >= mine.rank) > mine.ends)[1:].any() for other in others)
 
 
 @dataclass
 class _Actor:
     name: str
+    rank: int  # in the order of the graph
     pixels: int
     cycles: int
-    need: list[list[int]]  # for each input edge and output pixel: how many input pixels must have come
-    free: list[list[int]]  # and how many are done with afterwards
-    per_image: list[int]  # input pixels an image, for each input edge
+    ends: np.ndarray  # of each firing, behind a 0
     inputs: list[_Edge] = field(default_factory=list)
     outputs: list[_Edge] = field(default_factory=list)
-    fired: int = 0
-    busy: bool = False
 
-    def ready(self) -> bool:
-        image, pixel = divmod(self.fired, self.pixels)
-        if self.busy or image >= IMAGES:
-            return False
-        for edge, need, per_image in zip(self.inputs, self.need, self.per_image, strict=True):
-            if edge.produced < image * per_image + need[pixel]:
-                return False
-        return all(edge.produced - edge.taken < edge.capacity for edge in self.outputs)
-
-    def finish(self) -> None:
-        image, pixel = divmod(self.fired, self.pixels)
-        for edge, free, per_image in zip(self.inputs, self.free, self.per_image, strict=True):
-            edge.taken = image * per_image + free[pixel]
+    def settle(self) -> bool:
+        """Each firing as early as the neighbours' allow; whether one changed."""
+        ready = np.zeros(len(self.ends) - 1, dtype=np.int64)
+        for edge in self.inputs:
+            np.maximum(ready, edge.producer.ends[edge.need], out=ready)
         for edge in self.outputs:
-            edge.produced += 1
-            edge.peak = max(edge.peak, edge.produced - edge.taken)
-            partners = (other for other in edge.consumer.inputs if other is not edge)
-            edge.waits |= any(other.produced < edge.produced for other in partners)
-        self.fired += 1
-        self.busy = False
+            if edge.capacity != float("inf"):
+                np.maximum(ready, edge.consumer.ends[edge.room], out=ready)
+        work = self.cycles * np.arange(len(ready))
+        ends = np.maximum.accumulate(ready - work) + (work + self.cycles)
+        if np.array_equal(ends, self.ends[1:]):
+            return False
+        self.ends[1:] = ends
+        return True
 
 
 def schedule(graph: Graph, engines: Mapping[str, Engine], shapes: Mapping[str, Shape3], input_cycles: int) -> Schedule:
     """Run the engines until three images have left; an image needs at least `input_cycles` to come in."""
     slowest = max([input_cycles, *(engine.cycles for engine in engines.values())])
     actors = _actors(graph, engines, shapes, slowest)
-    last = actors[_resolve(graph, graph.outputs[0])]
-    ends: list[int] = []
-    heap: list[tuple[int, int, _Actor]] = []
-    order = 0
-
-    def start(candidates: list[_Actor], now: int) -> None:
-        nonlocal order
-        for actor in candidates:
-            if actor.ready():
-                actor.busy = True
-                order += 1
-                heapq.heappush(heap, (now + actor.cycles, order, actor))
-
-    start(list(actors.values()), 0)
-    while heap:
-        now, _, actor = heapq.heappop(heap)
-        actor.finish()
-        if actor is last and actor.fired % actor.pixels == 0:
-            ends.append(now)
-        neighbours = [edge.producer for edge in actor.inputs] + [edge.consumer for edge in actor.outputs]
-        start([actor, *neighbours], now)
-    assert len(ends) == IMAGES, f"the schedule of {graph.name} stops after {len(ends)} images"
+    _settle(graph, list(actors.values()))
+    lasts = [actors[_resolve(graph, name)] for name in graph.outputs]
+    ends = np.max([last.ends[last.pixels :: last.pixels] for last in lasts], axis=0)
     fifos = {
         (edge.producer.name, edge.consumer.name): edge.peak + MARGIN
         for actor in actors.values()
         for edge in actor.inputs
-        if edge.capacity == float("inf") and (edge.waits or _direct(graph, engines, edge.producer.name))
+        if _joins(engines, actor.name)
+        and (_in_turns(engines[actor.name]) or edge.waits or _direct(graph, engines, edge.producer.name))
     }
-    return Schedule(ends[-1] - ends[-2], ends[0], fifos)
+    return Schedule(int(ends[-1] - ends[-2]), int(ends[0]), fifos)
+
+
+def _settle(graph: Graph, actors: list[_Actor]) -> None:
+    """Solve until nothing changes, forth and back along the graph."""
+    changed = {actor.name for actor in actors}
+    longest = sum(actor.cycles * len(actor.ends) for actor in actors)  # as if one engine worked at a time
+    while changed:
+        for actor in actors:
+            if actor.name in changed:
+                changed.remove(actor.name)
+                if actor.settle():
+                    changed |= {edge.consumer.name for edge in actor.outputs}
+                    changed |= {edge.producer.name for edge in actor.inputs}
+        assert max(actor.ends[-1] for actor in actors) <= longest, f"the schedule of {graph.name} stops"
+        actors = actors[::-1]
 
 
 def _resolve(graph: Graph, name: str) -> str:
@@ -126,21 +138,39 @@ def _resolve(graph: Graph, name: str) -> str:
 def _actors(
     graph: Graph, engines: Mapping[str, Engine], shapes: Mapping[str, Shape3], slowest: int
 ) -> dict[str, _Actor]:
-    actors = {}
+    actors: dict[str, _Actor] = {}
+
+    def add(name: str, pixels: int, cycles: int) -> _Actor:
+        actors[name] = _Actor(name, len(actors), pixels, cycles, np.zeros(IMAGES * pixels + 1, dtype=np.int64))
+        return actors[name]
+
     for value in graph.inputs:
         pixels = _pixels(shapes[value.name])
-        actors[value.name] = _Actor(value.name, pixels, -(-slowest // pixels), [], [], [])
+        add(value.name, pixels, -(-slowest // pixels))
     for name, engine in engines.items():
         out_pixels = _pixels(engine.output)
-        per_image = [_pixels(shape) for shape in engine.inputs]
-        need, free = zip(*(_needs(engine, shape) for shape in engine.inputs), strict=True)
-        actor = _Actor(name, out_pixels, max(1, engine.cycles // out_pixels), list(need), list(free), per_image)
-        actors[name] = actor
-        for source, shape in zip(engine.node.inputs, engine.inputs, strict=True):
-            edge = _Edge(actors[_resolve(graph, source)], actor, _capacity(engine, shape))
+        timed = _pixels(engine.inputs[0]) if isinstance(engine.node.op, Slice) else out_pixels  # dropped ones as well
+        actor = add(name, out_pixels, max(1, engine.cycles // timed))
+        for i, (source, shape) in enumerate(zip(engine.node.inputs, engine.inputs, strict=True)):
+            need, free = (_each_image(counts, _pixels(shape)) for counts in _needs(engine, i))
+            edge = _Edge(actors[_resolve(graph, source)], actor, _capacity(engine, shape), need, free)
             edge.producer.outputs.append(edge)
             actor.inputs.append(edge)
     return actors
+
+
+def _each_image(counts: np.ndarray, pixels: int) -> np.ndarray:
+    """Counts of one image's pixels, for each of the images: those of the earlier images are added."""
+    return (np.arange(IMAGES)[:, None] * pixels + counts).ravel()
+
+
+def _joins(engines: Mapping[str, Engine], name: str) -> bool:
+    return name in engines and isinstance(engines[name].node.op, Add | Concat)
+
+
+def _in_turns(engine: Engine) -> bool:
+    """Whether it joins rows or columns: each input waits while the others have their turn."""
+    return isinstance(engine.node.op, Concat) and engine.node.op.axis > 0
 
 
 def _direct(graph: Graph, engines: Mapping[str, Engine], name: str) -> bool:
@@ -162,25 +192,35 @@ def _pixels(shape: Shape3) -> int:
 
 
 def _capacity(engine: Engine, shape: Shape3) -> float:
-    if isinstance(engine.node.op, Add | Concat):
+    if isinstance(engine.node.op, Add | Concat | Slice):  # a slice takes at once what it drops
         return float("inf")
     return SLACK if engine.window is None else engine.window.rows * shape[2] + SLACK
 
 
-def _needs(engine: Engine, shape: Shape3) -> tuple[list[int], list[int]]:
-    """For each output pixel: input pixels needed before, and done with after."""
-    if engine.window is None:
-        counts = list(range(1, _pixels(shape) + 1))
+def _needs(engine: Engine, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each output pixel: pixels of an input needed before, and done with after."""
+    op, shape = engine.node.op, engine.inputs[index]
+    if isinstance(op, Slice) and op.axis:
+        taken = slice(op.start, op.stop, op.step)
+        places = np.arange(1, _pixels(shape) + 1).reshape(shape[1:])
+        counts = (places[taken] if op.axis == 1 else places[:, taken]).ravel()
+        return counts, np.append(counts[:-1], _pixels(shape))
+    if isinstance(op, Concat) and op.axis:
+        own = [np.full(image[1:], i == index) for i, image in enumerate(engine.inputs)]
+        counts = np.concatenate(own, axis=op.axis - 1).cumsum()
         return counts, counts
-    window, (_, height, width) = engine.window, shape
+    if engine.window is None:
+        counts = np.arange(1, _pixels(shape) + 1)
+        return counts, counts
+    window, height, width = engine.window, shape[1], shape[2]
     rows, columns = (_positions(window, axis) for axis in (0, 1))
-    last_row = np.clip(rows + window.kernel[0] - 1, 0, height - 1)
-    last_column = np.clip(columns + window.kernel[1] - 1, 0, width - 1)
+    last_row = np.clip(rows + window.reach[0] - 1, 0, height - 1)
+    last_column = np.clip(columns + window.reach[1] - 1, 0, width - 1)
     need = last_row[:, None] * width + last_column[None, :] + 1
     kept = np.append(np.clip(rows[1:], 0, height), height)  # the first row that the next output row still needs
     free = np.broadcast_to(np.append([0], kept[:-1])[:, None] * width, need.shape).copy()
     free[:, -1] = kept * width
-    return need.ravel().tolist(), free.ravel().tolist()
+    return need.ravel(), free.ravel()
 
 
 def _positions(window: Window, axis: int) -> np.ndarray:

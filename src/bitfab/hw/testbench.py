@@ -11,7 +11,9 @@ from bitfab.dtypes import IntArray
 from bitfab.hw import render_vhdl
 from bitfab.hw.design import Design, Language, Stream
 from bitfab.hw.memories import mem_file, to_stream
-from bitfab.hw.render_verilog import byte_bits, simulation_library, template
+from bitfab.hw.ports import Port, input_ports, output_ports
+from bitfab.hw.render_verilog import simulation_library, template
+from bitfab.hw.wrappers import has_registers
 from bitfab.ir.graph import Value
 from bitfab.ir.run import trace
 
@@ -47,7 +49,8 @@ def observe(design: Design, lines: Sequence[str]) -> Observed:
     images = [tuple(map(int, row)) for row in re.findall(r"^IMAGE \d+ in (\d+) (\d+) out (\d+) (\d+)", text, re.M)]
     first_in, last_in, first_out, last_out = zip(*images, strict=True) if images else ((), (), (), ())
     streams = re.findall(r"^STREAM (\S+) words (\d+) mismatches (\d+)", text, re.M)
-    lanes = {stream.value: stream.lanes for stream in design.taps} | {"output": design.output.lanes}
+    lanes = {stream.value: stream.lanes for stream in design.taps}
+    lanes |= {port.label: port.stream.lanes for port in output_ports(design)}
     return Observed(
         first_in,
         last_in,
@@ -61,35 +64,35 @@ def observe(design: Design, lines: Sequence[str]) -> Observed:
     )
 
 
-def testbench(design: Design, images: IntArray) -> dict[str, str]:
+def testbench(design: Design, images: Sequence[IntArray]) -> dict[str, str]:
     """Files for the design's folder: `sim/` with testbench, vectors and Makefile, and the README.
 
-    `images` (batch, *shape) are integers of the graph's input; what each stream must carry comes from `ir.run`.
+    `images` are integers (batch, *shape) for each of the graph's inputs; what each stream must carry comes from
+    `ir.run`.
     """
-    values = trace(design.graph, images)
+    values, count = trace(design.graph, *images), len(images[0])
+    inputs, outputs = input_ports(design), output_ports(design)
     taps = design.taps
     vhdl, patience = design.language is Language.VHDL, 100_000 + 50 * design.expected_latency
     shared = render_vhdl.simulation_library() if vhdl else simulation_library()
     files = {f"sim/{name}": text for name, text in shared.items()}
     for stream in taps:
         files[f"sim/{stream.name}.mem"] = _vectors(design, stream, values[stream.value])
-    files["sim/input.mem"] = files[f"sim/{design.input.name}.mem"]
-    files["sim/output.mem"] = _vectors(design, design.output, values[design.graph.outputs[0]])
+    for port in (*inputs, *outputs):
+        files[f"sim/{port.label}.mem"] = _vectors(design, port.stream, values[port.stream.value])
     context = {
         "design": design,
-        "input": design.input,
-        "output": design.output,
-        "in_width": byte_bits(design.input),
-        "out_width": byte_bits(design.output),
+        "inputs": inputs,
+        "outputs": outputs,
         "version": version("bitfab"),
     }
     if vhdl:
-        files["sim/tb.vhd"] = render_vhdl.render_testbench(design, len(images), patience)
+        files["sim/tb.vhd"] = render_vhdl.render_testbench(design, count, patience)
         files["sim/Makefile"] = template("Makefile_vhdl.j2").render(design=design, bench=[*shared, "tb.vhd"])
     else:
-        files["sim/tb.sv"] = template("tb.sv.j2").render(context, images=len(images), taps=taps, patience=patience)
+        files["sim/tb.sv"] = template("tb.sv.j2").render(context, images=count, taps=taps, patience=patience)
         files["sim/Makefile"] = template("Makefile.j2").render()
-    files["README.md"] = template("README.md.j2").render(context, **_ends(design))
+    files["README.md"] = template("README.md.j2").render(context, rows=_rows(design), registers=has_registers(design))
     return files
 
 
@@ -99,15 +102,17 @@ def _vectors(design: Design, stream: Stream, values: IntArray) -> str:
     return mem_file(words, stream.bits)
 
 
-def _ends(design: Design) -> dict[str, str]:
-    """What the integers at both ends mean."""
-    first, last = design.graph.inputs[0], design.graph.output_values[0]
-    words = []
-    for name, value in (("input", first), ("output", last)):
-        if value.qparams is not None and len(value.qparams.scale) == 1:
-            zero, scale = value.qparams.zero_point, value.qparams.scale[0]
-            words.append(f"{name}: `real = {scale!r} * (integer - {zero})`")
-    return {"input_type": _type(first), "output_type": _type(last), "quantization": "; ".join(words)}
+def _rows(design: Design) -> list[tuple[str, Port, str, str]]:
+    """For each port: input or output, the port, its type, and what its integers mean, where that is known."""
+    found = []
+    for kind, ports in (("input", input_ports(design)), ("output", output_ports(design))):
+        for port in ports:
+            value, meaning = design.graph.values[port.stream.value], ""
+            if value.qparams is not None and len(value.qparams.scale) == 1:
+                zero, scale = value.qparams.zero_point, value.qparams.scale[0]
+                meaning = f"`real = {scale!r} * (integer - {zero})`"
+            found.append((kind, port, _type(value), meaning))
+    return found
 
 
 def _type(value: Value) -> str:

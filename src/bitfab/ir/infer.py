@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from bitfab.ir.ops import (
     Dense,
     Lut,
     MaxPool2d,
+    Multiply,
     Op,
     Popcount,
     Requantize,
@@ -52,7 +54,7 @@ class Signature:
 
 def infer(op: Op, inputs: Sequence[Signature]) -> Signature:
     """The output's signature; raises BitfabError where shapes or tensors do not fit."""
-    arity = 2 if isinstance(op, Add) else 1
+    arity = 2 if isinstance(op, Add | Multiply) else 1
     if isinstance(op, Concat):
         if not inputs:
             raise BitfabError("concat: no inputs")
@@ -212,6 +214,14 @@ def _add(op: Add, inputs: Sequence[Signature]) -> Signature:
     return Signature(a.shape, IntType.holding(low, high), low, high)
 
 
+def _multiply(op: Multiply, inputs: Sequence[Signature]) -> Signature:
+    a, b = inputs
+    each = len(a.shape) == 3 and b.shape == (a.shape[0], 1, 1)
+    _require(a.shape == b.shape or each, f"multiply: shape {b.shape} fits neither {a.shape} nor its channels")
+    ends = [(x - op.first_zero) * (y - op.second_zero) for x, y in itertools.product((a.low, a.high), (b.low, b.high))]
+    return Signature(a.shape, IntType.holding(min(ends), max(ends)), min(ends), max(ends))
+
+
 def _concat(op: Concat, inputs: Sequence[Signature]) -> Signature:
     first = inputs[0]
     before, behind = _around(op, first)
@@ -361,6 +371,7 @@ _RULES: dict[type, Callable[[Any, Sequence[Signature]], Signature]] = {
     Requantize: _requantize,
     Threshold: _threshold,
     Add: _add,
+    Multiply: _multiply,
     Concat: _concat,
     MaxPool2d: _max_pool2d,
     SumPool2d: _sum_pool2d,

@@ -101,6 +101,17 @@ class Add:
 
 
 @dataclass(frozen=True)
+class Multiply:
+    """The exact product `(a - first_zero) * (b - second_zero)` of values of one shape, or b a factor for each channel.
+
+    A factor for each channel of a (C, H, W) is b (C, 1, 1).
+    """
+
+    first_zero: int = 0
+    second_zero: int = 0
+
+
+@dataclass(frozen=True)
 class Concat:
     """The inputs one after the other along an axis; the channels are axis 0."""
 
@@ -219,6 +230,7 @@ Op = (
     | Requantize
     | Threshold
     | Add
+    | Multiply
     | Concat
     | MaxPool2d
     | SumPool2d

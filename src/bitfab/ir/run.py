@@ -21,6 +21,7 @@ from bitfab.ir.ops import (
     Dense,
     Lut,
     MaxPool2d,
+    Multiply,
     Pads,
     Pair,
     Popcount,
@@ -140,6 +141,10 @@ def _add(_: Add, inputs: Sequence[IntArray]) -> IntArray:
     return inputs[0] + inputs[1]
 
 
+def _multiply(op: Multiply, inputs: Sequence[IntArray]) -> IntArray:
+    return (inputs[0] - op.first_zero) * (inputs[1] - op.second_zero)
+
+
 def _concat(op: Concat, inputs: Sequence[IntArray]) -> IntArray:
     return np.concatenate(inputs, axis=1 + op.axis)
 
@@ -208,6 +213,7 @@ _DEFINITIONS: dict[type, Callable[[Any, Sequence[IntArray]], IntArray]] = {
     Requantize: _requantize,
     Threshold: _threshold,
     Add: _add,
+    Multiply: _multiply,
     Concat: _concat,
     MaxPool2d: _max_pool2d,
     SumPool2d: _sum_pool2d,

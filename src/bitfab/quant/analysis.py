@@ -223,7 +223,7 @@ class _Trials(dict[str, float]):
 
     def attempt(self, name: str, module: fx.GraphModule, images: Tensor, recipe: Recipe) -> Choices:
         self._announce(name)
-        choices = choose(module, [images], recipe, self.progress)
+        choices = choose(module, images, recipe, self.progress)
         simulated = Simulation(make_plan(choices.module, recipe), choices.weights, choices.encodings)
         self._judge(name, simulated)
         return choices

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -97,30 +99,77 @@ class _Watcher(fx.Interpreter):
         return result
 
 
-def as_batches(data: Iterable[Any], net: nn.Module) -> Iterator[Tensor]:
-    """The data as finite float batches (N, C, H, W) or (N, F) on the network's device, at most 32 images each.
+class Batches(Iterator[Tensor]):
+    """Batches as `as_batches` makes them; given to it again they stay as they are."""
 
-    Items are numpy arrays or torch tensors of floats. An item of 4 or 2 axes has a batch axis; one of 3 or 1 axes is a
-    single image or vector. All must agree with the first in shape, the batch axis aside. Raises BitfabError otherwise.
+    def __init__(self, batches: Iterable[Tensor]) -> None:
+        self._batches = iter(batches)
+
+    def __next__(self) -> Tensor:
+        return next(self._batches)
+
+
+def as_batches(data: Iterable[Any], net: nn.Module) -> Batches:
+    """The data as finite float batches, (N, C, H, W), (N, F), (N, C, L) or (N, T, F), on the network's device.
+
+    The first axis of an array or tensor given as a whole counts images, whatever follows. Else the items are numpy
+    arrays or torch tensors of floats: one of 4 or 2 axes has a batch axis, one of 1 axis is a vector, and one of 3 axes
+    is a single image (C, H, W) where the network takes (1, C, H, W), else a batch (N, C, L) or (N, T, F). All must
+    agree with the first in shape, the batch axis aside. A batch has at most 32 images. Raises BitfabError otherwise.
     """
+    if isinstance(data, Batches):
+        return data
     if isinstance(data, str | bytes | Mapping) or not isinstance(data, Iterable):
         raise BitfabError(f"calibration: a {type(data).__name__} given; give an iterable of arrays or tensors")
-    sample = next((p for p in net.parameters() if p.is_floating_point()), torch.zeros(()))
+    if isinstance(data, np.ndarray | Tensor) and data.ndim > 1:
+        return Batches(_batches((data[place : place + 1] for place in range(len(data))), net, whole=True))
+    return Batches(_batches(data, net, whole=False))
+
+
+def _batches(items: Iterable[Any], net: nn.Module, whole: bool) -> Iterator[Tensor]:
+    """The items as checked batches; `whole` says that each has a batch axis."""
+    held = chain(net.parameters(), net.buffers())
+    sample = next((tensor for tensor in held if tensor.is_floating_point()), torch.zeros(()))
     expected: tuple[int, ...] | None = None
-    for position, item in enumerate(data):
-        batch = _with_batch_axis(item, f"calibration item {position}")
+    single: bool | None = None
+    for position, item in enumerate(items):
+        batch = _checked(item, f"calibration item {position}")
+        if batch.ndim == 3 and single is None:
+            single = not whole and _is_image(batch.to(sample.device, sample.dtype), net)
+        if batch.ndim == 1 or (batch.ndim == 3 and single):
+            batch = batch.unsqueeze(0)
         shape = tuple(batch.shape[1:])
         expected = expected or shape
         if shape != expected:
             raise BitfabError(f"calibration item {position}: shape {shape}, but the first item has {expected}")
-        for start in range(0, len(batch), CHUNK):
-            chunk = batch[start : start + CHUNK].to(sample.device, sample.dtype)
+        for part in batch.split(CHUNK):
+            chunk = part.to(sample.device, sample.dtype)
             if not bool(torch.isfinite(chunk).all()):
                 raise BitfabError(f"calibration item {position}: holds NaN or infinite values; clean the data")
             yield chunk
 
 
-def _with_batch_axis(item: Any, name: str) -> Tensor:
+def _is_image(item: Tensor, net: nn.Module) -> bool:
+    """Whether an item of 3 axes is one image and no batch: the network takes it with a batch axis, or not at all."""
+    return _takes(net, item.unsqueeze(0)) or not _takes(net, item)
+
+
+def _takes(net: nn.Module, batch: Tensor) -> bool:
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            net(batch)
+    except Exception:
+        return False
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return True
+
+
+def _checked(item: Any, name: str) -> Tensor:
     if isinstance(item, np.ndarray) and np.issubdtype(item.dtype, np.floating):
         item = torch.tensor(item.astype(np.float64) if item.dtype.itemsize > 8 else item)
     if not isinstance(item, Tensor):
@@ -130,4 +179,4 @@ def _with_batch_axis(item: Any, name: str) -> Tensor:
         raise BitfabError(f"{name}: a tensor of {item.dtype} given; give floats, as the network takes them")
     if item.ndim not in (1, 2, 3, 4) or item.numel() == 0:
         raise BitfabError(f"{name}: shape {tuple(item.shape)}; give (N, C, H, W), (C, H, W), (N, F) or (F,), not empty")
-    return item.detach().unsqueeze(0) if item.ndim in (1, 3) else item.detach()
+    return item.detach()

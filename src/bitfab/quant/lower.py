@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import fx, nn
 
-from bitfab.dtypes import MAX_BITS, IntType, QParams, Rounding, ScaleKind, multiplier_and_shift, storage
+from bitfab.dtypes import MAX_BITS, IntType, QParams, ScaleKind, multiplier_and_shift, storage
 from bitfab.errors import BitfabError
+from bitfab.frontend.bilinear import Bilinear
 from bitfab.ir import Builder, Graph
 from bitfab.ir import ops as ir
 from bitfab.ir.infer import infer
+from bitfab.quant import bilinear
 from bitfab.quant.encodings import Encoding
 from bitfab.quant.fake_quant import round_real
+from bitfab.quant.lower_parts import clip_range, ends, pair, reaches_outside, trailing_shape, transpose
+from bitfab.quant.multipliers import add_factors, float_safe
 from bitfab.quant.names import Names, identifier
+from bitfab.quant.piecewise import shortened
 from bitfab.quant.plan import Accumulating, Averaging, Clipping, Passing, Unary, make_plan
 from bitfab.quant.recipe import Recipe
-from bitfab.quant.weights import LayerWeights, layer_padding, lower_weights
-
-# Operands of an add come to a scale 2**8 finer than its output's, so that the last rounding alone counts (with 2**4 a
-# third of the sums of 2-bit codes came out one code off); sums of 8-bit codes still fit an 18-bit multiplier.
-ADD_GUARD_BITS = 8
+from bitfab.quant.weights import LayerWeights, lower_weights
 
 
 @dataclass(frozen=True)
 class Choices:
-    """All that quantization decides for a folded float network; encodings and weights by the names of its nodes."""
+    """All that quantization decides for a folded float network; encodings and weights by the names of its nodes.
+
+    A `trained` network has met its scales in training: factors are those nearest to them, not those that float32 rounds
+    alike (`multipliers.float_safe`).
+    """
 
     module: fx.GraphModule
     recipe: Recipe
     encodings: Mapping[str, Encoding]
     weights: Mapping[str, LayerWeights]
+    trained: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,8 @@ class _Lowering:
                 return self._accumulate(node, layer)
             case nn.AvgPool2d() | nn.AdaptiveAvgPool2d():
                 return self._average(node, layer)
+            case Bilinear():
+                return self._interpolate(node, layer)
             case nn.MaxPool2d() | nn.Upsample() | nn.Flatten():
                 return self._pass(node, layer)
             case nn.ConstantPad2d():
@@ -116,12 +125,14 @@ class _Lowering:
                 return self._table(node, layer)
             case torch.add:
                 return self._add(node)
+            case torch.mul:
+                return self._multiply(node)
             case torch.cat:
                 return self._concat(node)
             case torch.reshape:
-                return self._move(node, ir.Reshape(_trailing_shape(node)))
+                return self._move(node, ir.Reshape(trailing_shape(node)))
             case torch.permute:
-                return self._move(node, _transpose(node))
+                return self._move(node, transpose(node))
             case operator.getitem:
                 return self._move(node, self._slice(node))
             case _:
@@ -167,9 +178,12 @@ class _Lowering:
             return self._binarize(node, value, ratio * qparams.scale[0], input_zero)
         low, high = type.low, type.high
         if final is not node:
-            low, high = _clip_range(self.plan.layers[final], qparams, type, self.recipe.rounding)
+            low, high = clip_range(self.plan.layers[final], qparams, type, self.recipe.rounding)
+        zero, bits = qparams.zero_point, self.recipe.multiplier_bits
         multiplier, shift = self._multiplier_and_shift(node, ratio)
-        op = ir.Requantize(multiplier, shift, type, low, high, input_zero, qparams.zero_point, self.recipe.rounding)
+        if not self.choices.trained:
+            multiplier, shift = float_safe(multiplier, shift, bits, (low, high, zero))
+        op = ir.Requantize(multiplier, shift, type, low, high, input_zero, zero, self.recipe.rounding)
         name = self._new(node, op, value, qparams, "_requantize")
         self.meaning[name] = final.name
         return Codes(name, qparams)
@@ -178,7 +192,7 @@ class _Lowering:
         """The sign of `scale * (q - zero) - shift` for each channel: whether q reaches a threshold."""
         encoding = self.choices.encodings[node.name]
         final = self.plan.fused.get(node, node)
-        low, high = _ends(self.plan.layers[final]) if final is not node else (-np.inf, np.inf)
+        low, high = ends(self.plan.layers[final]) if final is not node else (-np.inf, np.inf)
         shift = np.asarray(encoding.shift or (0.0,))
         if (shift <= low).all():
             raise BitfabError(
@@ -193,15 +207,27 @@ class _Lowering:
         self.meaning[name] = final.name
         return Codes(name, encoding.qparams)
 
-    def _rescale(self, node: fx.Node, operand: fx.Node, position: int, qparams: QParams, type: IntType | None) -> str:
-        """An operand of an add or concat brought to another scale; without a type, one in which nothing clips."""
+    def _rescale(
+        self,
+        node: fx.Node,
+        operand: fx.Node,
+        position: int,
+        qparams: QParams,
+        type: IntType | None,
+        factor: float | None = None,
+    ) -> str:
+        """An operand of an add or concat brought to another scale; without a type, one in which nothing clips.
+
+        `factor` is what its codes are multiplied by where that is not exactly the ratio of the scales.
+        """
         x = self._read(operand)
         assert x.qparams is not None
         if type is not None and (x.qparams, self.builder.value(x.value).type) == (qparams, type):
             return x.value
         if type is not None and type.bipolar:
             return self._binarize(node, x.value, np.array([x.qparams.scale[0]]), x.qparams.zero_point).value
-        multiplier, shift = self._multiplier_and_shift(node, np.array([x.qparams.scale[0] / qparams.scale[0]]))
+        ratio = factor or x.qparams.scale[0] / qparams.scale[0]
+        multiplier, shift = self._multiplier_and_shift(node, np.array([ratio]))
         zeros = (x.qparams.zero_point, qparams.zero_point)
         if type is None:
             source = self.builder.value(x.value)
@@ -225,7 +251,7 @@ class _Lowering:
     def _accumulate(self, node: fx.Node, layer: Accumulating) -> Codes:
         x = self._read(node.args[0], padded=nn.Conv2d if isinstance(layer, nn.Conv2d) else None)
         assert x.qparams is not None
-        if self.builder.value(x.value).type.bipolar and _reaches_outside(layer, x.pads):
+        if self.builder.value(x.value).type.bipolar and reaches_outside(layer, x.pads):
             raise BitfabError(
                 f"{node.meta['source']}: pads its input of signs with zeros, which are no signs; use padding=0, or "
                 "more than 1 bit for the activation before"
@@ -241,8 +267,8 @@ class _Lowering:
         assert x.qparams is not None
         zero = x.qparams.zero_point
         if isinstance(layer, nn.AvgPool2d):
-            top, left = _pair(layer.padding)
-            op = ir.SumPool2d(_pair(layer.kernel_size), _pair(layer.stride), (top, left, top, left), zero)
+            top, left = pair(layer.padding)
+            op = ir.SumPool2d(pair(layer.kernel_size), pair(layer.stride), (top, left, top, left), zero)
         else:
             _, height, width = self.builder.value(x.value).shape
             op = ir.SumPool2d((height, width), (height, width))
@@ -252,16 +278,24 @@ class _Lowering:
         qparams, _ = self._target(node)
         return self._requantize(node, total, np.array([scale / qparams.scale[0]]), count * zero)
 
+    def _interpolate(self, node: fx.Node, layer: Bilinear) -> Codes:
+        x, (qparams, _), source = self._read(node.args[0]), self._target(node), self._shape(node.args[0])
+        assert x.qparams is not None
+        new = functools.partial(self._new, node, qparams=None)
+        total, divisor = bilinear.emit(new, x.value, source, layer.factor)
+        ratio = np.array([x.qparams.scale[0] / divisor / qparams.scale[0]])
+        return self._requantize(node, total, ratio, divisor * x.qparams.zero_point)
+
     def _pass(self, node: fx.Node, layer: Passing) -> Codes:
         if isinstance(layer, nn.Flatten):
             return self._move(node, ir.Reshape((math.prod(self._shape(node.args[0])),)))
         if isinstance(layer, nn.Upsample):
-            return self._move(node, ir.Upsample(_pair(layer.scale_factor)))
+            return self._move(node, ir.Upsample(pair(layer.scale_factor)))
         x = self._read(node.args[0], padded=nn.MaxPool2d)
-        rows, columns = _pair(layer.padding)
+        rows, columns = pair(layer.padding)
         top, left, bottom, right = x.pads
         padding = (top + rows, left + columns, bottom + rows, right + columns)
-        op = ir.MaxPool2d(_pair(layer.kernel_size), _pair(layer.stride), padding)
+        op = ir.MaxPool2d(pair(layer.kernel_size), pair(layer.stride), padding)
         return Codes(self._new(node, op, x.value, x.qparams), x.qparams)
 
     def _move(self, node: fx.Node, op: ir.Op) -> Codes:
@@ -295,7 +329,8 @@ class _Lowering:
             return self._binarize_clipped(node, x, images)
         codes = round_real(torch.from_numpy(images / qparams.scale[0]), self.recipe.rounding).numpy()
         table = (codes + qparams.zero_point).clip(type.low, type.high).astype(storage(type))
-        return Codes(self._new(node, ir.Table(table, domain, type), x.value, qparams), qparams)
+        op = shortened(images / qparams.scale[0] + qparams.zero_point, ir.Table(table, domain, type))
+        return Codes(self._new(node, op, x.value, qparams), qparams)
 
     def _binarize_clipped(self, node: fx.Node, x: Codes, images: np.ndarray) -> Codes:
         """The sign of a clipping function of codes, whose `images` ascend, less the shift of each channel."""
@@ -308,14 +343,38 @@ class _Lowering:
         """Both operands at one scale, finer than the output's, then the exact sum; po2: at the finest of all scales."""
         qparams, _ = self._target(node)
         operands = [operand for operand in node.args if isinstance(operand, fx.Node)]
-        fine = qparams.scale[0] / 2**ADD_GUARD_BITS
+        known = [x.qparams for x in map(self._read, operands) if x.qparams is not None]
+        factors: Sequence[float | None] = [None] * len(known)
         if self.recipe.scale is ScaleKind.PO2:
-            known = (self._read(operand).qparams for operand in operands)
-            fine = min(q.scale[0] for q in (qparams, *known) if q is not None)
+            fine = min(q.scale[0] for q in (qparams, *known))
+        else:
+            guard, factors = self._add_factors(node, operands)
+            fine = qparams.scale[0] / 2**guard
         common = QParams((fine,))
-        scaled = tuple(self._rescale(node, operand, i, common, None) for i, operand in enumerate(operands))
+        scaled = tuple(self._rescale(node, operand, i, common, None, factors[i]) for i, operand in enumerate(operands))
         total = self._new(node, ir.Add(), scaled, common)
         return self._requantize(node, total, np.array([fine / qparams.scale[0]]))
+
+    def _add_factors(self, node: fx.Node, operands: Sequence[fx.Node]) -> tuple[int, Sequence[float | None]]:
+        """See `multipliers.add_factors`."""
+        qparams, type = self._target(node)
+        ratios, codes = [], []
+        for x in map(self._read, operands):
+            assert x.qparams is not None
+            domain = self.builder.value(x.value).type
+            ratios.append(x.qparams.scale[0] / qparams.scale[0])
+            codes.append(np.arange(domain.low, domain.high + 1) - x.qparams.zero_point)
+        return add_factors(ratios, codes, self.recipe.multiplier_bits, (type.low, type.high, qparams.zero_point))
+
+    def _multiply(self, node: fx.Node) -> Codes:
+        """The exact product, the factor of each channel behind what it multiplies; then one requantize."""
+        operands = [operand for operand in node.args if isinstance(operand, fx.Node)]
+        a, b = sorted(map(self._read, operands), key=lambda x: -math.prod(self.builder.value(x.value).shape))
+        assert a.qparams is not None and b.qparams is not None
+        scale, (qparams, _) = a.qparams.scale[0] * b.qparams.scale[0], self._target(node)
+        op = ir.Multiply(a.qparams.zero_point, b.qparams.zero_point)
+        product = self._new(node, op, (a.value, b.value), QParams((scale,)))
+        return self._requantize(node, product, np.array([scale / qparams.scale[0]]))
 
     def _concat(self, node: fx.Node) -> Codes:
         qparams, type = self._target(node)
@@ -323,44 +382,3 @@ class _Lowering:
         axis = node.args[1]
         assert isinstance(axis, int)
         return Codes(self._new(node, ir.Concat(axis - 1), operands, qparams), qparams)
-
-
-def _ends(layer: object) -> tuple[float, float]:
-    """The real values between which an activation lets values pass."""
-    return (layer.min_val, layer.max_val) if isinstance(layer, nn.Hardtanh) else (0.0, np.inf)  # ReLU6 is a Hardtanh
-
-
-def _clip_range(layer: object, qparams: QParams, type: IntType, rounding: Rounding) -> tuple[int, int]:
-    """The codes between which an activation lets values pass, rounded as the requantize rounds."""
-    ends = torch.tensor(_ends(layer), dtype=torch.float64) / qparams.scale[0]
-    low, high = (round_real(ends, rounding) + qparams.zero_point).clamp(type.low, type.high).tolist()
-    return int(low), int(high)
-
-
-def _reaches_outside(layer: Accumulating, pads: ir.Pads) -> bool:
-    """Whether the layer's windows see zeros around or between the pixels."""
-    match layer:
-        case nn.Conv2d():
-            return any(pads) or any(layer_padding(layer))
-        case nn.ConvTranspose2d():
-            return layer.kernel_size != layer.stride
-    return False
-
-
-def _transpose(node: fx.Node) -> ir.Transpose:
-    axes = node.args[1]
-    assert isinstance(axes, tuple)
-    return ir.Transpose(tuple(axis - 1 for axis in axes[1:] if isinstance(axis, int)))
-
-
-def _trailing_shape(node: fx.Node) -> ir.Shape:
-    """The shape a reshape node gives each image."""
-    shape = node.args[1]
-    assert isinstance(shape, tuple)
-    return tuple(size for size in shape[1:] if isinstance(size, int))
-
-
-def _pair(value: object) -> tuple[int, int]:
-    if isinstance(value, tuple | list):
-        return int(value[0]), int(value[-1])
-    return int(value), int(value)  # type: ignore[call-overload]

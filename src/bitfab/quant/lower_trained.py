@@ -48,7 +48,7 @@ def trained_choices(net: nn.Module) -> Choices:
     for node in plan.weighted():
         scale = scales[owners[plan.coded(node.all_input_nodes[0])]]
         weights[node.name] = _weights(layers[node.name], scale, storage(plan.recipes[node].weights.type))
-    return Choices(module, recipe, encodings, weights)
+    return Choices(module, recipe, encodings, weights, trained=True)
 
 
 def _unwrapped(net: nn.Module) -> fx.GraphModule:

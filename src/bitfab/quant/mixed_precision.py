@@ -90,7 +90,7 @@ def _errors(
     errors: dict[str, FloatArray] = {}
     sizes: dict[str, int] = {}
     for column, bits in enumerate(candidates):
-        choices = choose(module, [images], replace(plain, weights=bits))
+        choices = choose(module, images, replace(plain, weights=bits))
         plan = make_plan(choices.module, choices.recipe)
         expected = outputs(Simulation(plan), images)
         layers = plan.weighted()

@@ -11,11 +11,12 @@ import torch
 from torch import fx, nn
 
 from bitfab.errors import BitfabError
+from bitfab.frontend.bilinear import Bilinear
 from bitfab.frontend.pointwise import Pointwise
 from bitfab.quant.recipe import LayerRecipe, Recipe
 
 Accumulating = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
-Averaging = nn.AvgPool2d | nn.AdaptiveAvgPool2d
+Averaging = nn.AvgPool2d | nn.AdaptiveAvgPool2d | Bilinear
 Clipping = nn.ReLU | nn.ReLU6 | nn.Hardtanh
 Unary = (
     nn.Sigmoid
@@ -110,7 +111,7 @@ def _layer(module: fx.GraphModule, node: fx.Node) -> Layer:
 
 def requantizes(layer: Layer) -> bool:
     """Whether the layer's exact result is brought to codes by a requantize, which can clip as well."""
-    return isinstance(layer, Accumulating | Averaging) or layer is torch.add
+    return isinstance(layer, Accumulating | Averaging) or layer in (torch.add, torch.mul)
 
 
 def _has_own_codes(layer: Layer) -> bool:

@@ -17,7 +17,7 @@ from bitfab.dtypes import Rounding, ScaleKind
 from bitfab.errors import BitfabError
 from bitfab.frontend.torch import capture
 from bitfab.ir.ops import Shape
-from bitfab.quant.calibrate import NO_DATA, as_batches
+from bitfab.quant.calibrate import NO_DATA, Batches, as_batches
 from bitfab.quant.fake_quant import QuantizedActivation, QuantizedLayer, Step
 from bitfab.quant.fold import BatchNorm, fold, output_first
 from bitfab.quant.lower import Choices
@@ -78,7 +78,7 @@ def prepare(
         raise BitfabError(NO_DATA)
     check_weights(net)
     captured = capture(net, first)
-    choices = choose(fold(captured), chain([first], batches), recipe)
+    choices = choose(fold(captured), Batches(chain([first], batches)), recipe)
     prepared = copy.deepcopy(choices.module)
     prepared.meta[KEY] = Preparation(recipe, type(net).__name__, tuple(first.shape[1:]))
     ShapeProp(prepared).propagate(first[:1])

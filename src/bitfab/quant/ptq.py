@@ -17,7 +17,7 @@ from bitfab.frontend.torch import capture
 from bitfab.ir import Graph
 from bitfab.quant.adaround import adaround
 from bitfab.quant.bias_correction import correct_bias, correct_bias_analytically
-from bitfab.quant.calibrate import NO_DATA, as_batches, calibrate
+from bitfab.quant.calibrate import NO_DATA, Batches, as_batches, calibrate
 from bitfab.quant.encodings import choose_encodings
 from bitfab.quant.equalize import absorb_high_bias, equalize
 from bitfab.quant.fold import fold
@@ -57,8 +57,9 @@ def quantize(
     """The integer graph of a trained network.
 
     Args:
-        net: a module of one tensor argument, (N, C, H, W) or (N, F); left as it is.
-        calibration: typical inputs: an iterable of float arrays or tensors, with or without a batch axis; read once.
+        net: a module of one tensor argument, (N, C, H, W), (N, F), (N, C, L) or (N, T, F); left as it is.
+        calibration: typical inputs: an array whose first axis counts them, or an iterable of float arrays or tensors,
+            with or without a batch axis (see `as_batches`); read once.
         recipe: bits, scales, observers and further steps; 8-bit weights and activations by default.
         name: the graph's name; the module's class by default.
         progress: called as (step, layers done, layers in all) by the steps that take long.
@@ -82,7 +83,7 @@ def quantize_with_reference(
     if first is None:
         raise BitfabError(NO_DATA)
     check_weights(net)
-    choices = choose(fold(capture(net, first)), chain([first], batches), recipe or Recipe(), progress)
+    choices = choose(fold(capture(net, first)), Batches(chain([first], batches)), recipe or Recipe(), progress)
     lowered = lower_choices(choices, name or type(net).__name__, tuple(first.shape[1:]))
     return Quantized(lowered.graph, choices, lowered.meaning)
 
@@ -98,7 +99,7 @@ def choose(
     if recipe.equalize:
         module = absorb_high_bias(equalize(module))
     sample = Sample(recipe.images if recipe.adaround or recipe.bias_correction is BiasCorrection.EMPIRICAL else 0)
-    ranges = calibrate(module, sample.passing(as_batches(calibration, module)), recipe)
+    ranges = calibrate(module, Batches(sample.passing(as_batches(calibration, module))), recipe)
     plan = make_plan(module, recipe)
     encodings = choose_encodings(plan, ranges)
     weights = quantize_weights(plan, encodings)

@@ -55,7 +55,7 @@ def widen(
     (output,) = (node for node in module.graph.nodes if node.op == "output")
     wide = [name for node in output.all_input_nodes for name in _names(plan, plan.coded(node))]
     recipe = _widened(recipe, wide)
-    worst = activation_sqnr(choose(module, [images], recipe, progress), images[:IMAGES], progress)
+    worst = activation_sqnr(choose(module, images, recipe, progress), images[:IMAGES], progress)
     plan = make_plan(module, recipe)
     sources = {str(node.meta["source"]): node for node in plan.observed()}
     found = [name for source, figure in worst.items() if figure < least_db for name in _names(plan, sources[source])]

@@ -147,7 +147,10 @@ class Available:
 
 @dataclass(frozen=True)
 class Resources:
-    """What the placed design uses (None where it was not synthesized) of what the part has."""
+    """What the placed design uses (None where it was not synthesized) of what the part has.
+
+    `note` says what the figures are where they are not those of placed cells with all their delays.
+    """
 
     part: str
     lut: int | None
@@ -155,6 +158,7 @@ class Resources:
     dsp: int | None
     bram: int | None
     available: Available
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,8 @@ class Layer:
 
     Shapes have no batch axis. `types` reads like "uint8 -> int8". `cycles` are the busy cycles for one image,
     `ideal_cycles` are macs / (pe * simd), `utilization` is their quotient (all None for a layer without MACs, save
-    `cycles`). `sqnr_db` compares the layer's output with the float network's (`bitfab.quant.layer_sqnr`).
+    `cycles`). `multiplier` is dsp, packed (two products a DSP) or luts. `sqnr_db` compares the layer's output with the
+    float network's (`bitfab.quant.layer_sqnr`).
     """
 
     name: str
@@ -182,6 +187,7 @@ class Layer:
     dsp: int | None
     bram: int | None
     sqnr_db: Real | None
+    multiplier: str | None = None
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,15 @@ __all__ = ["levels"]
 _OUTPUTS = {f"LUT{inputs}": {"O"} for inputs in range(1, 7)}
 _OUTPUTS |= {"INV": {"O"}, "MUXF7": {"O"}, "MUXF8": {"O"}, "CARRY4": {"O", "CO"}}
 _OUTPUTS |= {"LUT4": {"O", "Z"}, "PFUMX": {"Z"}, "L6MUX21": {"Z"}, "CCU2C": {"S0", "S1", "COUT"}}
-_FREE = {"MUXF7", "MUXF8", "PFUMX", "L6MUX21", "CARRY4"}  # beside the LUTs; a CCU2C has its LUTs within
+_OUTPUTS |= {"SB_LUT4": {"O"}, "SB_CARRY": {"CO"}, "ALU": {"SUM", "COUT"}}
+_OUTPUTS |= {f"LUT{inputs}": _OUTPUTS[f"LUT{inputs}"] | {"F"} for inputs in range(1, 5)}
+_OUTPUTS |= {f"MUX2_LUT{inputs}": {"O"} for inputs in range(5, 9)}
+# Beside the LUTs; a CCU2C and an ALU have theirs within.
+_FREE = {"MUXF7", "MUXF8", "PFUMX", "L6MUX21", "CARRY4", "SB_CARRY", *(f"MUX2_LUT{inputs}" for inputs in range(5, 9))}
 
 
 def levels(netlist: Netlist) -> int:
-    """The LUTs on the longest path from a register or input to a register or output of an ECP5 or Xilinx 7 netlist.
+    """The LUTs on the longest path from a register or input to a register or output, of any family but Cyclone V.
 
     Along a carry chain only the LUT that enters it counts; cells that join LUTs to wider ones are free. Raises
     BitfabError where logic feeds itself without a register.

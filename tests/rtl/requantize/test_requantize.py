@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from bitfab.dtypes import Rounding, round_shift
-from tests.rtl.harness import Case, Words, check, crossed, pack, pack_words, simulate
+from tests.rtl.harness import RTL, Case, Words, check, crossed, pack, pack_words, simulate
 
+SOURCES = [RTL / block / f"bf_{block}.sv" for block in ("requantize", "multiply")]
 ROUNDINGS = [Rounding.HALF_UP, Rounding.HALF_EVEN, Rounding.HALF_AWAY, Rounding.FLOOR]  # in the order of the parameter
 
 
@@ -48,6 +49,7 @@ class Setting:
     multiplier_bits: int = 16
     min_shift: int = 20
     extra_bits: int = 0
+    multiplier: int = 0
     pixels: int = 200
 
     @property
@@ -105,6 +107,12 @@ SETTINGS = {
     "31-bit multipliers, as TFLite has them": Setting(
         in_bits=28, multiplier_bits=31, min_shift=29, extra_bits=2, out_bits=32, low=-(1 << 31), high=(1 << 31) - 1
     ),
+    "adders, per channel": Setting(lanes=2, words=3, extra_bits=3, min_shift=18, multiplier=2),
+    "adders, 32-bit accumulator": Setting(in_bits=32, min_shift=46, output_zero=-5, multiplier=2),
+    "adders, 31-bit multipliers": Setting(in_bits=12, multiplier_bits=31, min_shift=30, multiplier=2),
+    "adders, multipliers of 1 bit": Setting(in_bits=6, multiplier_bits=1, min_shift=0, extra_bits=1, multiplier=2),
+    "adders, input of 1 bit": Setting(in_bits=1, in_signed=False, multiplier_bits=7, min_shift=1, multiplier=2),
+    "adders, m absent": Setting(in_bits=16, multiplier_bits=0, min_shift=5, multiplier=2),
     "output of 2 bits": Setting(in_bits=12, multiplier_bits=8, min_shift=16, out_bits=2, low=-2, high=1),
 }
 
@@ -140,6 +148,7 @@ def _case(name: str, setting: Setting, rounding: Rounding, *, idle: int, stall: 
             "MinShift": setting.min_shift,
             "ExtraBits": setting.extra_bits,
             "Rounding": ROUNDINGS.index(rounding),
+            "Multiplier": setting.multiplier,
         },
         memories,
         idle=idle,
@@ -161,10 +170,14 @@ def test_requantize_equals_its_definition(tmp_path: Path) -> None:
                 f"idle {idle}, stall {stall}", setting, Rounding.HALF_UP, idle=idle, stall=stall, seed=100 + len(cases)
             )
         )
-    results = simulate("bf_requantize", cases, tmp_path)
+    setting = SETTINGS["adders, per channel"]
+    cases.append(_case("adders at full speed", setting, Rounding.HALF_UP, idle=0, stall=0, seed=99))
+    results = simulate("bf_requantize", cases, tmp_path, sources=SOURCES)
     check(results)
     full_speed = results["idle 0, stall 0"]
     assert full_speed.cycles == full_speed.expected + 6
+    adders = results["adders at full speed"]
+    assert adders.cycles == adders.expected + 5 + 1 + 8  # nine rows for 17 bits of m
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)

@@ -40,6 +40,13 @@ class Window:
     pad_value: int = 0
     bits: int = 5
     lanes: int = 2
+    dilation_height: int = 1
+    dilation_width: int = 1
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Rows and columns from the window's first tap to its last."""
+        return (self.kernel_height - 1) * self.dilation_height + 1, (self.kernel_width - 1) * self.dilation_width + 1
 
     def parameters(self) -> dict[str, int]:
         return {name.title().replace("_", ""): value for name, value in asdict(self).items()}
@@ -67,6 +74,22 @@ def convolution(
         out_width=out[1],
         rows=kernel[0],
         **others,
+    )
+
+
+def dilated(
+    words: int,
+    size: tuple[int, int],
+    dilation: tuple[int, int],
+    stride: int = 1,
+    pad: tuple[int, int] = (0, 0),
+    **others: int,
+) -> Window:
+    """A 3x2 convolution's window with gaps between its taps, with the fewest rows."""
+    reach = (2 * dilation[0] + 1, dilation[1] + 1)
+    window = convolution(words, size, reach, stride, pad, **others)
+    return replace(
+        window, kernel_height=3, kernel_width=2, dilation_height=dilation[0], dilation_width=dilation[1], rows=reach[0]
     )
 
 
@@ -99,6 +122,11 @@ WINDOWS = {
     "groups, stride 2": convolution(4, (5, 5), (2, 2), stride=2, groups=2),
     "starts inside": Window(2, 4, 4, 2, 2, origin_top=1, origin_left=2, out_height=2, out_width=1, rows=2),
     "row and column strides": Window(1, 6, 9, 2, 3, 2, 3, out_height=3, out_width=3, rows=2),
+    "dilated": dilated(2, (7, 5), (2, 3), pad=(2, 1), pad_value=3),
+    "dilated, folded, stride 2": dilated(1, (7, 6), (2, 2), stride=2, fold=2),
+    "dilated, groups": dilated(4, (6, 5), (2, 1), pad=(1, 1), groups=2, fold=2, pad_value=-2),
+    "dilated in columns": dilated(2, (4, 6), (1, 4), pad=(1, 2)),
+    "dilated beyond the image": dilated(2, (3, 2), (4, 3), pad=(4, 2), pad_value=5),
     "nearest by 2": upsample(2, (3, 4), 2),
     "nearest by 3": upsample(1, (2, 3), 3),
     "transposed 2x2, stride 2": Window(2, 3, 4, up_height=2, up_width=2, out_height=6, out_width=8),
@@ -129,8 +157,8 @@ def slide(window: Window, images: np.ndarray) -> np.ndarray:
                 x0 = window.origin_left + window.stride_width * ((window.phase_width + ox) // window.up_width)
                 for g in range(window.groups):
                     for _ in range(window.fold):
-                        for y in range(y0, y0 + window.kernel_height):
-                            for x in range(x0, x0 + window.kernel_width):
+                        for y in range(y0, y0 + window.reach[0], window.dilation_height):
+                            for x in range(x0, x0 + window.reach[1], window.dilation_width):
                                 inside = 0 <= y < window.height and 0 <= x < window.width
                                 for c in range(g * group_words, (g + 1) * group_words):
                                     out.append(image[y, x, c] if inside else pad)
@@ -164,6 +192,7 @@ FAST = {
     "3x3, same": (replace(convolution(2, (8, 8), (3, 3), pad=(1, 1)), rows=4), LATENCY + 2),
     "5x5, same": (replace(convolution(2, (8, 8), (5, 5), pad=(2, 2)), rows=6), LATENCY),
     "2x2, stride 2": (replace(convolution(2, (8, 8), (2, 2), stride=2), rows=4), LATENCY + 12),
+    "3x2, dilated": (replace(dilated(2, (8, 8), (2, 3), pad=(2, 1)), rows=6), LATENCY + 26),
     "3x3, stride 2": (replace(convolution(2, (8, 8), (3, 3), stride=2, pad=(1, 1)), rows=5), LATENCY + 2),
     "nearest by 2": (replace(upsample(2, (6, 6), 2), rows=2), LATENCY),
     "transposed 4x4": (replace(WINDOWS["transposed 4x4, stride 2, pad 1"], rows=3), LATENCY),
@@ -198,8 +227,11 @@ def test_no_lint(name: str) -> None:
     ("window", "message"),
     [
         (Window(4, 2, 2, groups=3), "Groups must divide Words"),
-        (Window(1, 4, 4, 3, 1, rows=2), "Rows must be at least KernelHeight and more than -OriginTop"),
-        (Window(1, 4, 4, origin_top=-1, out_height=3), "Rows must be at least KernelHeight and more than -OriginTop"),
+        (Window(1, 4, 4, 3, 1, rows=2), "Rows must be at least the window's reach and more than -OriginTop"),
+        (
+            Window(1, 4, 4, origin_top=-1, out_height=3),
+            "Rows must be at least the window's reach and more than -OriginTop",
+        ),
         (Window(1, 4, 4, up_width=2, phase_width=2), "PhaseHeight, PhaseWidth must be less than UpHeight, UpWidth"),
         (Window(1, 4, 4, origin_top=-1, rows=2), "the windows leave the image's rows"),
         (Window(1, 4, 4, origin_left=4), "the windows leave the image's columns"),

@@ -103,16 +103,24 @@ class Cells:
 
     def sum_of(self, terms: Sequence[Term], constant: int = 0) -> Wire:
         """The terms and the constant added in a balanced tree: first what is there first, the narrowest of it."""
+        last = tuple(sorted(self._fewer(terms, 2), key=lambda term: term.negative))
+        alone = len(last) == 1 and constant == 0 and last[0] == Term(last[0].source)
+        return last[0].source if alone else self._sum(last, constant)
+
+    def tree(self, terms: Sequence[Term]) -> Term:
+        """At least one term, added as in `sum_of`, as one term."""
+        (term,) = self._fewer(terms, 1)
+        return term
+
+    def _fewer(self, terms: Sequence[Term], most: int) -> list[Term]:
         queue: list[tuple[int, int, int, Term]] = []
         numbers = count()
         for term in terms:
             heapq.heappush(queue, self._rank(term, next(numbers)))
-        while len(queue) > 2:
+        while len(queue) > most:
             both = self.pair(heapq.heappop(queue)[3], heapq.heappop(queue)[3])
             heapq.heappush(queue, self._rank(both, next(numbers)))
-        last = tuple(sorted((entry[3] for entry in queue), key=lambda term: term.negative))
-        alone = len(last) == 1 and constant == 0 and last[0] == Term(last[0].source)
-        return last[0].source if alone else self._sum(last, constant)
+        return [entry[3] for entry in queue]
 
     def _rank(self, term: Term, number: int) -> tuple[int, int, int, Term]:
         return self._depth.get(term.source, 0), term.source.bits + term.shift, number, term
@@ -232,6 +240,14 @@ def _each_with_each(cells: Cells, values: Sequence[Wire]) -> Wire:
     winners = [[wins[j] for j in indices if j >> place & 1] for place in places]
     bits = [cells.lookup(group, [int(address > 0) for address in range(1 << len(group))]) for group in winners]
     return cells.join(bits) if bits else cells.constant(0)
+
+
+def largest(cells: Cells, values: Sequence[Wire]) -> Wire:
+    """The largest value itself, by a tournament; bipolar values compare as their bits do."""
+    while len(values) > 1:
+        pairs = [values[i : i + 2] for i in range(0, len(values), 2)]
+        values = [cells.mux(cells.less(p[0], p[1]), p[0], p[1]) if len(p) > 1 else p[0] for p in pairs]
+    return values[0]
 
 
 def _larger(cells: Cells, left: tuple[Wire, Wire], right: tuple[Wire, Wire]) -> tuple[Wire, Wire]:

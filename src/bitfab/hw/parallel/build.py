@@ -10,10 +10,11 @@ import numpy as np
 
 from bitfab.dtypes import Rounding
 from bitfab.errors import BitfabError
-from bitfab.hw.parallel.arithmetic import Cells, argmax, digits, ones
+from bitfab.hw.parallel.arithmetic import Cells, argmax, digits, largest, ones
 from bitfab.hw.parallel.cells import Block, Bundle, Netlist, Wire
 from bitfab.hw.parallel.names import identifiers
 from bitfab.hw.parallel.sharing import shared
+from bitfab.hw.parallel.windows import OUTSIDE, windows
 from bitfab.ir.graph import Graph, Node, Value
 from bitfab.ir.ops import (
     Add,
@@ -21,8 +22,10 @@ from bitfab.ir.ops import (
     Bits,
     Compare,
     Concat,
+    Conv2d,
     Dense,
     Lut,
+    MaxPool2d,
     Popcount,
     Requantize,
     Reshape,
@@ -147,25 +150,54 @@ def _argmax(cells: Cells, node: Node, values: Sequence[Value], operands: Sequenc
 def _dense(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
     op, x = node.op, operands[0]
     assert isinstance(op, Dense)
-    if values[0].type.bits == 1 and np.isin(op.weight, (-1, 1)).all():
-        return [
-            _signs(cells, x, row, bias, values[0])
-            for row, bias in zip(op.weight.tolist(), op.bias.tolist(), strict=True)
-        ]
-    factor = 2 if values[0].type.bipolar else 1  # of a bipolar value 2 * bit - 1
-    rows = [
-        [term for wire, weight in zip(x, row, strict=True) for term in digits(wire, factor * weight)]
-        for row in op.weight.tolist()
+    rows = [list(zip(x, row, strict=True)) for row in op.weight.tolist()]
+    return _sums(cells, values[0], rows, op.bias.tolist())
+
+
+def _conv2d(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
+    """One sum a pixel and channel: parts are shared between channels, and between windows that overlap."""
+    op, x = node.op, operands[0]
+    assert isinstance(op, Conv2d)
+    outputs, ins, *kernel = op.weight.shape
+    covered = windows(values[0].shape, (kernel[0], kernel[1]), op.stride, op.padding, op.dilation)
+    rows, biases = [], []
+    for channel in range(outputs):
+        first = channel * op.groups // outputs * ins
+        weights, bias = op.weight[channel].ravel().tolist(), int(op.bias[channel])
+        for places in covered[first : first + ins].swapaxes(0, 1).reshape(covered.shape[1], -1).tolist():
+            taps = list(zip(places, weights, strict=True))
+            rows.append([(x[place], weight) for place, weight in taps if place != OUTSIDE])
+            biases.append(bias + op.pad_value * sum(weight for place, weight in taps if place == OUTSIDE))
+    return _sums(cells, values[0], rows, biases)
+
+
+def _sums(cells: Cells, value: Value, rows: Sequence[Sequence[tuple[Wire, int]]], biases: Sequence[int]) -> list[Wire]:
+    """A bias and a sum of products for each row of (wire, weight); `value` says what the wires hold."""
+    if value.type.bits == 1 and all(weight in (-1, 1) for row in rows for _, weight in row):
+        return [_signs(cells, row, bias, value) for row, bias in zip(rows, biases, strict=True)]
+    factor = 2 if value.type.bipolar else 1  # of a bipolar value 2 * bit - 1
+    terms = [[term for wire, weight in row for term in digits(wire, factor * weight)] for row in rows]
+    offsets = [(factor - 1) * sum(weight for _, weight in row) for row in rows]
+    return [
+        cells.sum_of(parts, bias - offset)
+        for parts, bias, offset in zip(shared(cells, terms), biases, offsets, strict=True)
     ]
-    biases = (op.bias.astype(np.int64) - (factor - 1) * op.weight.astype(np.int64).sum(axis=1)).tolist()
-    return [cells.sum_of(terms, bias) for terms, bias in zip(shared(cells, rows), biases, strict=True)]
 
 
-def _signs(cells: Cells, bits: list[Wire], signs: list[int], bias: int, value: Value) -> Wire:
+def _signs(cells: Cells, row: Sequence[tuple[Wire, int]], bias: int, value: Value) -> Wire:
     """A sum of bits with weights of -1 and +1: the bits that agree with their weight, counted (XNOR and popcount)."""
-    agree = [bit if sign > 0 else cells.lookup([bit], [1, 0]) for bit, sign in zip(bits, signs, strict=True)]
+    agree = [bit if sign > 0 else cells.lookup([bit], [1, 0]) for bit, sign in row]
     factor = 2 if value.type.bipolar else 1
-    return cells.total([(ones(cells, agree), factor)], bias - (len(signs) if factor == 2 else signs.count(-1)))
+    negative = sum(sign < 0 for _, sign in row)
+    return cells.total([(ones(cells, agree), factor)], bias - (len(row) if factor == 2 else negative))
+
+
+def _max_pool2d(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
+    op, x = node.op, operands[0]
+    assert isinstance(op, MaxPool2d)
+    covered = windows(values[0].shape, op.kernel, op.stride, op.padding)
+    groups = [[x[i] for i in places if i != OUTSIDE] for places in covered.reshape(-1, covered.shape[2]).tolist()]
+    return [largest(cells, group) for group in groups]
 
 
 def _requantize(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
@@ -241,6 +273,8 @@ _RULES: dict[type, Rule] = {
     Threshold: _threshold,
     Argmax: _argmax,
     Dense: _dense,
+    Conv2d: _conv2d,
+    MaxPool2d: _max_pool2d,
     Requantize: _requantize,
     Table: _table,
     Add: _add,

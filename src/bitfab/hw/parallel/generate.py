@@ -44,8 +44,8 @@ def generate_parallel(
             if node.name == block.node
         ),
         fifos=(),
-        input=_entry(netlist, graph.inputs[0]),
-        output=_stream("output", graph.output_values[0]),
+        inputs=(_entry(netlist, graph.inputs[0]),),
+        outputs=(_stream("output", graph.output_values[0]),),
         expected_cycles=len(netlist.input.wires) if serial else 1,
         expected_latency=netlist.latency + (len(netlist.input.wires) - 1 if serial else 0),
         files={},

@@ -68,12 +68,16 @@ def _at_least(cell: AtLeast) -> str:
     192 comparisons on ECP5 and in LUT6, `>=` and gates: 8 bits 1354 and 713, 302 and 301; 16 bits 2754 and 998, 1055
     and 680; never slower.
     """
-    source, bits = cell.source, cell.source.bits
+    return _compared(cell.source, cell.constant)
+
+
+def _compared(source: Wire, constant: int) -> str:
+    bits = source.bits
     if not source.signed:
-        return f"at_least{bits}({_ref(source)}, {bits}'d{cell.constant})"
+        return f"at_least{bits}({_ref(source)}, {bits}'d{constant})"
     top = 1 << (bits - 1)  # the order of two's complement is that of its bits, but for the sign
     flipped = f"{_ref(source)} ^ {bits}'h{top:x}" if bits > 1 else f"~{_ref(source)}"
-    return f"at_least{bits}({flipped}, {bits}'d{cell.constant + top})"
+    return f"at_least{bits}({flipped}, {bits}'d{constant + top})"
 
 
 def _lookup(cell: Lookup) -> str:
@@ -86,16 +90,16 @@ def _lookup(cell: Lookup) -> str:
 
 
 def _sum(cell: Sum) -> str:
-    bits, text = cell.output.bits, ""
+    """Its terms, then the constant; first the constant where a minus would begin it (Yosys reads -8'(x) as a size)."""
+    bits = cell.output.bits
+    constant = _literal(cell.constant & (1 << bits) - 1, bits, signed=False)
+    constant_first = not cell.terms or cell.terms[0].negative
+    text = constant if constant_first else ""
     for term in cell.terms:
-        sign = " - " if term.negative else " + "
         wide = _wide(term.source, bits)
         shifted = f"({wide} <<< {term.shift})" if term.shift else wide
-        text += (sign if text or term.negative else "") + shifted
-    if cell.constant or not text:
-        constant = _literal(cell.constant & (1 << bits) - 1, bits, signed=False)
-        text += f" + {constant}" if text else constant
-    return text.strip()
+        text += (" - " if term.negative else " + " if text else "") + shifted
+    return text if constant_first or not cell.constant else f"{text} + {constant}"
 
 
 def _join(cell: Join) -> str:
@@ -108,14 +112,15 @@ def _shift(cell: Shift) -> str:
 
 
 def _clip(cell: Clip) -> str:
+    """Compared as gates: 13 bits clipped to 0..255 take 18 LUT6 with `<` and `>`, 10 so."""
     source, output = cell.source, cell.output
     text = _wide(source, output.bits)
     if source.high > output.high:
-        bound = _literal(output.high, source.bits, source.signed)
-        text = f"{_ref(source)} > {bound} ? {_literal(output.high, output.bits, output.signed)} : {text}"
+        beyond = _compared(source, output.high + 1)
+        text = f"{beyond} ? {_literal(output.high, output.bits, output.signed)} : {text}"
     if source.low < output.low:
-        bound = _literal(output.low, source.bits, source.signed)
-        text = f"{_ref(source)} < {bound} ? {_literal(output.low, output.bits, output.signed)} : {text}"
+        low = _literal(output.low, output.bits, output.signed)
+        text = f"!{_compared(source, output.low)} ? {low} : {text}"
     return text
 
 
@@ -186,7 +191,7 @@ def _functions(cells: Sequence[Cell]) -> Iterator[str]:
         yield f"    lut{size} = entries[address];"
         yield "  endfunction"
         yield ""
-    for bits in sorted({cell.source.bits for cell in cells if isinstance(cell, AtLeast)}):
+    for bits in sorted({cell.source.bits for cell in cells if isinstance(cell, AtLeast | Clip)}):
         name = f"at_least{bits}"
         yield f"  function automatic logic {name}(input logic {_range(bits)}number, input logic {_range(bits)}least);"
         yield f"    {name} = 1'b1;"

@@ -94,7 +94,7 @@ class _Body:
             case Bit(source=source, place=place):
                 return _name(source) if _is_bit(source) else f"{source.name}({place})"
             case AtLeast(source=source, constant=constant):
-                return f"at_least({_name(source)}, {_bound(constant, source)})"
+                return _compared(source, constant)
             case Lookup():
                 return self._lookup(cell)
             case Sum():
@@ -167,6 +167,10 @@ def _bound(value: int, wire: Wire) -> str:
     return str(value) if abs(value) < _INTEGER else _literal(value, wire)
 
 
+def _compared(source: Wire, constant: int) -> str:
+    return f"at_least({_name(source)}, {_bound(constant, source)})"
+
+
 def _sum(cell: Sum) -> str:
     output, terms, constant = cell.output, cell.terms, cell.constant
     if not terms:
@@ -196,9 +200,9 @@ def _operand(source: Wire, output: Wire) -> str:
 def _clip(cell: Clip) -> str:
     source, output, text = cell.source, cell.output, ""
     if source.high > output.high:
-        text += f"{_literal(output.high, output)} when {source.name} > {_bound(output.high, source)} else "
+        text += f"{_literal(output.high, output)} when {_compared(source, output.high + 1)} = '1' else "
     if source.low < output.low:
-        text += f"{_literal(output.low, output)} when {source.name} < {_bound(output.low, source)} else "
+        text += f"{_literal(output.low, output)} when {_compared(source, output.low)} = '0' else "
     return text + _converted(source, output)
 
 

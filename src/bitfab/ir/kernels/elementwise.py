@@ -1,4 +1,4 @@
-"""Torch kernels that work integer by integer, a cacheful at a time: requantize, threshold, add and table."""
+"""Torch kernels that work integer by integer, a cacheful at a time: requantize, threshold, add, multiply and table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from bitfab.dtypes import Rounding
 from bitfab.ir.graph import Value
 from bitfab.ir.kernels.carrier import Kernel, by_definition, carrier, exact_float
-from bitfab.ir.ops import Add, Requantize, Table, Threshold
+from bitfab.ir.ops import Add, Multiply, Requantize, Table, Threshold
 
 CHUNK = 1 << 17  # integers worked on at once; fewer cost more in calls than caches give back
 
@@ -136,6 +136,20 @@ def add(_: Add, inputs: Sequence[Value], output: Value) -> Kernel:
     def kernel(x: Tensor, y: Tensor) -> Tensor:
         total = torch.add(x.to(dtype), y)
         return (total.add_(offset) if offset else total).to(target.dtype)
+
+    return kernel
+
+
+def multiply(op: Multiply, inputs: Sequence[Value], output: Value) -> Kernel:
+    (a, b), target = (carrier(value) for value in inputs), carrier(output)
+    zeros = (op.first_zero, op.second_zero)
+    factors = [max(-v.low, v.high) + abs(zero) for v, zero in zip(inputs, zeros, strict=True)]
+    dtype = exact_float(max(factors) * max(1, min(factors)))
+    if dtype is None:
+        return by_definition(op, inputs, output)
+
+    def kernel(x: Tensor, y: Tensor) -> Tensor:
+        return target.store(a.exact(x, dtype).sub(zeros[0]) * b.exact(y, dtype).sub(zeros[1]))
 
     return kernel
 

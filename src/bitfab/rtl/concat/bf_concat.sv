@@ -1,11 +1,12 @@
-// Joins the channels of two streams: for each pixel WordsA words of a, then WordsB words of b.
+// Joins two streams: WordsA words of a, then WordsB words of b, in turns; a turn is a pixel (where channels are joined),
+// a row (columns) or an image (rows).
 //
 // Latency 1 cycle, one word per cycle. Words are opaque: both streams have the same lanes. a_ready_o and b_ready_o are
 // combinational in ready_i.
 
 module bf_concat #(
     parameter int Bits   = 8,  // of a stream word
-    parameter int WordsA = 1,  // per pixel
+    parameter int WordsA = 1,  // of a turn
     parameter int WordsB = 1
 ) (
     input  logic            clk_i,

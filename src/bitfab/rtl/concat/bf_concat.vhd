@@ -1,4 +1,5 @@
--- Joins the channels of two streams: for each pixel WordsA words of a, then WordsB words of b.
+-- Joins two streams: WordsA words of a, then WordsB words of b, in turns; a turn is a pixel (where channels are joined),
+-- a row (columns) or an image (rows).
 --
 -- Latency 1 cycle, one word per cycle. Words are opaque: both streams have the same lanes. a_ready_o and b_ready_o are
 -- combinational in ready_i.
@@ -8,7 +9,7 @@ use ieee.std_logic_1164.all;
 entity bf_concat is
   generic (
     Bits   : positive := 8;  -- of a stream word
-    WordsA : positive := 1;  -- per pixel
+    WordsA : positive := 1;  -- of a turn
     WordsB : positive := 1
   );
   port (

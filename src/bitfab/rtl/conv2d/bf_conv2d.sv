@@ -8,7 +8,8 @@
 module bf_conv2d #(
     parameter int InBits       = 8,   // bits of an activation
     parameter bit InSigned     = 1'b0,
-    parameter int WeightBits   = 8,   // bits of a weight, signed
+    parameter bit InBipolar    = 1'b0,  // InBits is 1: 1 means +1, 0 means -1
+    parameter int WeightBits   = 8,   // bits of a weight, signed; 1: bipolar
     parameter int AccBits      = 24,  // bits of an accumulator
     parameter int Simd         = 1,   // input channels a cycle
     parameter int Pe           = 1,   // output channels a cycle
@@ -19,6 +20,8 @@ module bf_conv2d #(
     parameter int KernelWidth  = 1,
     parameter int StrideHeight = 1,
     parameter int StrideWidth  = 1,
+    parameter int DilationHeight = 1,
+    parameter int DilationWidth  = 1,
     parameter int UpHeight     = 1,   // stride of a transposed convolution
     parameter int UpWidth      = 1,
     parameter int PhaseHeight  = 0,
@@ -31,6 +34,8 @@ module bf_conv2d #(
     parameter int Fold         = 1,   // output channels of a group / Pe
     parameter int Rows         = 2,   // line-buffer rows
     parameter int PadValue     = 0,   // bits of what lies outside the image
+    parameter int Multiplier   = 0,   // 0: a `*` each, 1: one for two products, 2: adders; see bf_dot
+    parameter int Memory       = 0,   // of the weights: 0 by depth, 1 block RAM, 2 LUTs
     parameter     WeightFile   = "",
     parameter     BiasFile     = ""
 ) (
@@ -57,6 +62,8 @@ module bf_conv2d #(
       .KernelWidth(KernelWidth),
       .StrideHeight(StrideHeight),
       .StrideWidth(StrideWidth),
+      .DilationHeight(DilationHeight),
+      .DilationWidth(DilationWidth),
       .UpHeight(UpHeight),
       .UpWidth(UpWidth),
       .PhaseHeight(PhaseHeight),
@@ -83,6 +90,7 @@ module bf_conv2d #(
   bf_dot #(
       .InBits(InBits),
       .InSigned(InSigned),
+      .InBipolar(InBipolar),
       .WeightBits(WeightBits),
       .Simd(Simd),
       .Pe(Pe),
@@ -95,6 +103,8 @@ module bf_conv2d #(
       .PhaseWidth(PhaseWidth),
       .OutHeight(OutHeight),
       .OutWidth(OutWidth),
+      .Multiplier(Multiplier),
+      .Memory(Memory),
       .WeightFile(WeightFile),
       .BiasFile(BiasFile)
   ) u_dot (

@@ -12,7 +12,8 @@ entity bf_conv2d is
   generic (
     InBits       : positive := 8;  -- bits of an activation
     InSigned     : natural range 0 to 1 := 0;
-    WeightBits   : positive := 8;  -- bits of a weight, signed
+    InBipolar    : natural range 0 to 1 := 0;  -- InBits is 1: 1 means +1, 0 means -1
+    WeightBits   : positive := 8;  -- bits of a weight, signed; 1: bipolar
     AccBits      : positive := 24; -- bits of an accumulator
     Simd         : positive := 1;  -- input channels a cycle
     Pe           : positive := 1;  -- output channels a cycle
@@ -23,6 +24,8 @@ entity bf_conv2d is
     KernelWidth  : positive := 1;
     StrideHeight : positive := 1;
     StrideWidth  : positive := 1;
+    DilationHeight : positive := 1;
+    DilationWidth  : positive := 1;
     UpHeight     : positive := 1;  -- stride of a transposed convolution
     UpWidth      : positive := 1;
     PhaseHeight  : natural := 0;
@@ -35,6 +38,8 @@ entity bf_conv2d is
     Fold         : positive := 1;  -- output channels of a group / Pe
     Rows         : positive := 2;  -- line-buffer rows
     PadValue     : integer := 0;   -- bits of what lies outside the image
+    Multiplier   : natural range 0 to 2 := 0;  -- 0: a `*` each, 1: one for two products, 2: adders; see bf_dot
+    Memory       : natural range 0 to 2 := 0;  -- of the weights: 0 by depth, 1 block RAM, 2 LUTs
     WeightFile   : string := "";
     BiasFile     : string := ""
   );
@@ -65,6 +70,8 @@ begin
       KernelWidth => KernelWidth,
       StrideHeight => StrideHeight,
       StrideWidth => StrideWidth,
+      DilationHeight => DilationHeight,
+      DilationWidth => DilationWidth,
       UpHeight => UpHeight,
       UpWidth => UpWidth,
       PhaseHeight => PhaseHeight,
@@ -93,6 +100,7 @@ begin
     generic map (
       InBits => InBits,
       InSigned => InSigned,
+      InBipolar => InBipolar,
       WeightBits => WeightBits,
       Simd => Simd,
       Pe => Pe,
@@ -105,6 +113,8 @@ begin
       PhaseWidth => PhaseWidth,
       OutHeight => OutHeight,
       OutWidth => OutWidth,
+      Multiplier => Multiplier,
+      Memory => Memory,
       WeightFile => WeightFile,
       BiasFile => BiasFile
     )

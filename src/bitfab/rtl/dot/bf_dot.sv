@@ -5,8 +5,10 @@
 // The phase advances with each pixel of a row, modulo PhasesWidth, and with each row, modulo PhasesHeight; it starts at
 // (PhaseHeight, PhaseWidth) in each image, at PhaseWidth in each row.
 //
-// Latency: 4 + ceil(log2(Simd)) cycles from the last term to the result. One word a cycle. ready_o follows ready_i
-//   within the cycle.
+// A bipolar side has one bit: 1 means +1, 0 means -1 (InBipolar; weights of one bit).
+//
+// Latency from the last term to the result: 2 cycles and those of bf_products; 4 + ceil(log2(Simd)) for a `*` each.
+//   One word a cycle. ready_o follows ready_i within the cycle.
 // Limits: the result fits AccBits; arithmetic is modulo 2^AccBits, so a partial sum need not fit.
 // Memory: WeightFile word ((phase * Results) + r) * Terms + t, signed weight (p, s) at bit (p * Simd + s) * WeightBits;
 //   BiasFile word phase * Results + r, signed bias p at bit p * AccBits;
@@ -14,7 +16,8 @@
 module bf_dot #(
     parameter int InBits       = 8,
     parameter bit InSigned     = 1'b0,
-    parameter int WeightBits   = 8,
+    parameter bit InBipolar    = 1'b0,  // InBits is 1
+    parameter int WeightBits   = 8,     // signed; 1: bipolar
     parameter int Simd         = 1,     // lanes of an input word
     parameter int Pe           = 1,     // lanes of an output word
     parameter int AccBits      = 24,
@@ -26,6 +29,8 @@ module bf_dot #(
     parameter int PhaseWidth   = 0,
     parameter int OutHeight    = 1,     // output image; unused with one set of weights
     parameter int OutWidth     = 1,
+    parameter int Multiplier   = 0,     // 0: a `*` each, 1: one for two products, 2: adders; unused with a bipolar side
+    parameter int Memory       = 0,     // of the weights: 0 by depth, 1 block RAM, 2 LUTs
     parameter     WeightFile   = "",    // required
     parameter     BiasFile     = ""     // required
 ) (
@@ -52,11 +57,13 @@ module bf_dot #(
   localparam int TermBits = counter_bits(Terms);
   localparam int ResultBits = counter_bits(Results);
   localparam int PhaseBits = counter_bits(Phases);
-  localparam int OperandBits = InSigned ? InBits : InBits + 1;
-  localparam int ProductBits = InBits + WeightBits;
-  localparam int Levels = $clog2(Simd);  // of the adder tree, each one register deep
-  localparam int SumBits = ProductBits + Levels;
-  localparam int Stages = 3 + Levels;  // registers before the accumulator: memory, operands, products, tree
+  // As in bf_products: leaves of the adder tree, cycles to make them.
+  localparam bit Bipolar = InBipolar || WeightBits == 1;
+  localparam int Leaves = InBipolar && WeightBits == 1 ? (Simd + 7) / 8 : Simd;
+  localparam int ValueBits = InSigned ? InBits : InBits + 1;
+  localparam int DigitBits = ValueBits <= 3 && ValueBits <= WeightBits ? ValueBits : WeightBits;
+  localparam int LeafStages = Multiplier == 2 && !Bipolar && DigitBits > 4 ? (DigitBits - 1) / 2 : 1;
+  localparam int Stages = 2 + LeafStages + $clog2(Leaves);  // before the accumulator: memory, operands, leaves, tree
 
 `ifndef __ICARUS__  // which has no $error at elaboration
   if (WeightFile == "" || BiasFile == "") begin : gen_no_file
@@ -65,8 +72,8 @@ module bf_dot #(
   if (PhaseHeight >= PhasesHeight || PhaseWidth >= PhasesWidth) begin : gen_bad_phase
     $error("bf_dot: PhaseHeight, PhaseWidth must be less than PhasesHeight, PhasesWidth");
   end
-  if (WeightBits < 2) begin : gen_bad_weight
-    $error("bf_dot: WeightBits must be at least 2");
+  if (WeightBits < 1 || Memory < 0 || Memory > 2) begin : gen_bad_weight
+    $error("bf_dot: WeightBits must be at least 1, Memory 0 to 2");
   end
 `endif
 
@@ -185,15 +192,15 @@ module bf_dot #(
     if (rst_i) valid_q <= '0;
   end
 
-  // ---- Memories, operands, products ----
+  // ---- Memories, products ----
 `ifdef SYNTHESIS
-  (* rom_style = WeightDepth >= 32 ? "block" : "auto" *)
+  (* rom_style = Memory == 1 || (Memory == 0 && WeightDepth >= 32) ? "block" : Memory == 2 ? "logic" : "auto" *)
 `endif
   logic [Pe*Simd*WeightBits-1:0] weights[0:WeightDepth-1];
   logic [Pe*AccBits-1:0] biases[0:BiasDepth-1];
-  logic [Pe*Simd*WeightBits-1:0] weight_read_q, weight_q;
+  logic [Pe*Simd*WeightBits-1:0] weight_read_q;
   logic [Pe*AccBits-1:0] bias_read_q, bias_q;
-  logic [Simd*InBits-1:0] data_read_q, data_q;
+  logic [Simd*InBits-1:0] data_read_q;
 
   initial $readmemh(WeightFile, weights);
   initial $readmemh(BiasFile, biases);
@@ -208,56 +215,43 @@ module bf_dot #(
   always_ff @(posedge clk_i) begin
     if (enable) begin
       data_read_q <= data_i;
-      data_q <= data_read_q;
-      weight_q <= weight_read_q;
       bias_q <= bias_read_q;
     end
   end
 
-  // Level l of the tree holds ceil(Simd / 2^l) sums of ProductBits + l bits for each p; level 0 is the products.
-  // Tried: an operand register per multiplier (kept from merging) and a second product register. 35 % more flip-flops,
-  // and the frequency of placed designs changed no more than from seed to seed.
-  for (genvar l = 0; l <= Levels; l++) begin : gen_level
-    localparam int Count = (Simd + (1 << l) - 1) >> l;
-    localparam int Bits = ProductBits + l;
-    logic [Pe*Count*Bits-1:0] sum_d, sum_q;
+  logic [Pe*AccBits-1:0] sums;
+  logic [Pe-1:0] carries;
 
-    for (genvar p = 0; p < Pe; p++) begin : gen_pe
-      for (genvar i = 0; i < Count; i++) begin : gen_sum
-        if (l == 0) begin : gen_product
-          logic signed [OperandBits-1:0] x;
-          logic signed [WeightBits-1:0] w;
-          assign x = OperandBits'(data_q[i*InBits+:InBits]);
-          assign w = weight_q[(p*Simd+i)*WeightBits+:WeightBits];
-          assign sum_d[(p*Count+i)*Bits+:Bits] = Bits'(x) * Bits'(w);
-        end else begin : gen_add
-          localparam int Before = (Simd + (1 << (l - 1)) - 1) >> (l - 1);
-          logic signed [Bits-2:0] a, b;
-          assign a = gen_level[l-1].sum_q[(p*Before+2*i)*(Bits-1)+:Bits-1];
-          if (2 * i + 1 < Before) begin : gen_pair
-            assign b = gen_level[l-1].sum_q[(p*Before+2*i+1)*(Bits-1)+:Bits-1];
-          end else begin : gen_odd
-            assign b = '0;
-          end
-          assign sum_d[(p*Count+i)*Bits+:Bits] = Bits'(a) + Bits'(b);
-        end
-      end
-    end
+  // A module for each Rows results: tools elaborate one that many rows share far faster than one with all of them.
+  localparam int Rows = Bipolar || Multiplier == 0 ? 1 : Multiplier == 1 && Pe % 2 == 0 ? 2 : Pe;
 
-    always_ff @(posedge clk_i) begin
-      if (enable) sum_q <= sum_d;
-    end
+  for (genvar q = 0; q < Pe / Rows; q++) begin : gen_products
+    bf_products #(
+        .InBits(InBits),
+        .InSigned(InSigned),
+        .InBipolar(InBipolar),
+        .WeightBits(WeightBits),
+        .Simd(Simd),
+        .Pe(Rows),
+        .OutBits(AccBits),
+        .Multiplier(Multiplier)
+    ) u_products (
+        .clk_i   (clk_i),
+        .enable_i(enable),
+        .data_i  (data_read_q),
+        .weight_i(weight_read_q[q*Rows*Simd*WeightBits+:Rows*Simd*WeightBits]),
+        .sum_o   (sums[q*Rows*AccBits+:Rows*AccBits]),
+        .carry_o (carries[q*Rows+:Rows])
+    );
   end
 
   // ---- Accumulator, which is the output register: it waits for ready_i with everything behind it ----
   logic [Pe*AccBits-1:0] acc_d;
 
   for (genvar p = 0; p < Pe; p++) begin : gen_acc
-    logic signed [SumBits-1:0] sum;
-    logic signed [AccBits-1:0] base;
-    assign sum = gen_level[Levels].sum_q[p*SumBits+:SumBits];
+    logic [AccBits-1:0] base;
     assign base = first_q[Stages-1] ? bias_q[p*AccBits+:AccBits] : data_o[p*AccBits+:AccBits];
-    assign acc_d[p*AccBits+:AccBits] = base + AccBits'(sum);
+    assign acc_d[p*AccBits+:AccBits] = base + sums[p*AccBits+:AccBits] + AccBits'(carries[p]);
   end
 
   always_ff @(posedge clk_i) begin

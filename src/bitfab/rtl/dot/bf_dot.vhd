@@ -5,8 +5,10 @@
 -- The phase advances with each pixel of a row, modulo PhasesWidth, and with each row, modulo PhasesHeight; it starts at
 -- (PhaseHeight, PhaseWidth) in each image, at PhaseWidth in each row.
 --
--- Latency: 4 + ceil(log2(Simd)) cycles from the last term to the result. One word a cycle. ready_o follows ready_i
---   within the cycle.
+-- A bipolar side has one bit: 1 means +1, 0 means -1 (InBipolar; weights of one bit).
+--
+-- Latency from the last term to the result: 2 cycles and those of bf_products; 4 + ceil(log2(Simd)) for a `*` each.
+--   One word a cycle. ready_o follows ready_i within the cycle.
 -- Limits: the result fits AccBits; arithmetic is modulo 2^AccBits, so a partial sum need not fit.
 -- Memory: WeightFile word ((phase * Results) + r) * Terms + t, signed weight (p, s) at bit (p * Simd + s) * WeightBits;
 --   BiasFile word phase * Results + r, signed bias p at bit p * AccBits;
@@ -20,7 +22,8 @@ entity bf_dot is
   generic (
     InBits       : positive := 8;
     InSigned     : natural range 0 to 1 := 0;
-    WeightBits   : positive := 8;
+    InBipolar    : natural range 0 to 1 := 0;  -- InBits is 1
+    WeightBits   : positive := 8;  -- signed; 1: bipolar
     Simd         : positive := 1;  -- lanes of an input word
     Pe           : positive := 1;  -- lanes of an output word
     AccBits      : positive := 24;
@@ -32,6 +35,8 @@ entity bf_dot is
     PhaseWidth   : natural := 0;
     OutHeight    : positive := 1;  -- output image; unused with one set of weights
     OutWidth     : positive := 1;
+    Multiplier   : natural range 0 to 2 := 0;  -- 0: a `*` each, 1: one for two products, 2: adders; unused if bipolar
+    Memory       : natural range 0 to 2 := 0;  -- of the weights: the synthesizer's choice, as GHDL drops attributes
     WeightFile   : string := "";   -- required
     BiasFile     : string := ""    -- required
   );
@@ -51,10 +56,15 @@ architecture rtl of bf_dot is
   constant Phases : positive := PhasesHeight * PhasesWidth;
   constant WeightDepth : positive := Phases * Results * Terms;
   constant BiasDepth : positive := Phases * Results;
-  constant ProductBits : positive := InBits + WeightBits;
-  constant Levels : natural := clog2(Simd);  -- of the adder tree, each one register deep
-  constant SumBits : positive := ProductBits + Levels;
-  constant Stages : positive := 3 + Levels;  -- registers before the accumulator: memory, operands, products, tree
+  -- As in bf_products: leaves of the adder tree, cycles to make them.
+  constant Bipolar : boolean := InBipolar = 1 or WeightBits = 1;
+  constant Leaves : positive := choose(InBipolar = 1 and WeightBits = 1, (Simd + 7) / 8, Simd);
+  constant ValueBits : positive := choose(InSigned = 1, InBits, InBits + 1);
+  constant DigitBits : positive := choose(ValueBits <= 3 and ValueBits <= WeightBits, ValueBits, WeightBits);
+  constant LeafStages : positive := choose(Multiplier = 2 and not Bipolar and DigitBits > 4, (DigitBits - 1) / 2, 1);
+  constant Stages : positive := 2 + LeafStages + clog2(Leaves);  -- before the accumulator: memory, bf_products
+  -- A module for each Rows results: tools elaborate one that many rows share far faster than one with all of them.
+  constant Rows : positive := choose(Bipolar or Multiplier = 0, 1, choose(Multiplier = 1 and Pe mod 2 = 0, 2, Pe));
   constant FirstPhase : natural := PhaseHeight * PhasesWidth + PhaseWidth;
 
   subtype weight_t is std_logic_vector(Pe * Simd * WeightBits - 1 downto 0);
@@ -69,14 +79,6 @@ architecture rtl of bf_dot is
   constant biases : memory_t(0 to bias_address_t'high)(acc_t'range) :=
     read_memory(BiasFile, BiasDepth, acc_t'length);
 
-  -- Level l of the tree holds ceil(Simd / 2^l) sums for each p; level 0 is the products.
-  function lanes_at (level : natural) return positive is
-  begin
-    return (Simd + 2 ** level - 1) / 2 ** level;
-  end function lanes_at;
-
-  type sums_t is array (natural range <>) of signed(SumBits - 1 downto 0);
-
   signal enable, transfer, end_term, end_pixel : std_logic;
   signal term_q : natural range 0 to maximum(Terms - 1, 1);
   signal result_q : natural range 0 to maximum(Results - 1, 1);
@@ -84,14 +86,14 @@ architecture rtl of bf_dot is
   signal bias_address_q, pixel_bias : bias_address_t;
   signal valid_q, first_q, last_q : std_logic_vector(Stages - 1 downto 0);
   signal stage_bias_q : bias_addresses_t(0 to Stages - 3);  -- the bias is read two stages before the accumulator
-  signal weight_read_q, weight_q : weight_t;
+  signal weight_read_q : weight_t;
   signal bias_read_q, bias_q : acc_t;
-  signal data_read_q, data_q : data_t;
-  signal sums : sums_t(0 to Pe - 1);
+  signal data_read_q : data_t;
+  signal sums : acc_t;
+  signal carries : std_logic_vector(Pe - 1 downto 0);
 begin
   assert PhaseHeight < PhasesHeight and PhaseWidth < PhasesWidth
     report "bf_dot: PhaseHeight, PhaseWidth must be less than PhasesHeight, PhasesWidth" severity failure;
-  assert WeightBits >= 2 report "bf_dot: WeightBits must be at least 2" severity failure;
 
   enable   <= ready_i or not valid_o;
   ready_o  <= enable;
@@ -198,7 +200,7 @@ begin
     end process;
   end generate g_phases;
 
-  -- What travels with a word through the stages; memories and operands.
+  -- What travels with a word through the stages; memories.
   process (clk_i)
   begin
     if rising_edge(clk_i) then
@@ -208,11 +210,9 @@ begin
         last_q        <= last_q(Stages - 2 downto 0) & end_term;
         stage_bias_q  <= bias_address_q & stage_bias_q(0 to Stages - 4);
         weight_read_q <= weights(weight_address_q);
-        weight_q      <= weight_read_q;
         bias_read_q   <= biases(stage_bias_q(Stages - 3));
         bias_q        <= bias_read_q;
         data_read_q   <= data_i;
-        data_q        <= data_read_q;
       end if;
       if rst_i = '1' then
         valid_q <= (others => '0');
@@ -220,36 +220,27 @@ begin
     end if;
   end process;
 
-  g_pe : for p in 0 to Pe - 1 generate
-    type tree_t is array (0 to Levels) of sums_t(0 to Simd - 1);
-    signal tree_q : tree_t;
-  begin
-    process (clk_i)
-      variable x, w : natural;
-    begin
-      if rising_edge(clk_i) and enable = '1' then
-        for s in 0 to Simd - 1 loop
-          x := s * InBits;
-          w := (p * Simd + s) * WeightBits;
-          tree_q(0)(s) <= product(lane(data_q(x + InBits - 1 downto x), InSigned),
-            signed(weight_q(w + WeightBits - 1 downto w)), SumBits);
-        end loop;
-        for level in 1 to Levels loop
-          for s in 0 to Simd - 1 loop
-            if 2 * s + 1 < lanes_at(level - 1) then
-              tree_q(level)(s) <= tree_q(level - 1)(2 * s) + tree_q(level - 1)(2 * s + 1);
-            elsif 2 * s < lanes_at(level - 1) then
-              tree_q(level)(s) <= tree_q(level - 1)(2 * s);
-            else
-              tree_q(level)(s) <= (others => '0');
-            end if;
-          end loop;
-        end loop;
-      end if;
-    end process;
-
-    sums(p) <= tree_q(Levels)(0);
-  end generate g_pe;
+  g_products : for q in 0 to Pe / Rows - 1 generate
+    u_products : entity work.bf_products
+      generic map (
+        InBits => InBits,
+        InSigned => InSigned,
+        InBipolar => InBipolar,
+        WeightBits => WeightBits,
+        Simd => Simd,
+        Pe => Rows,
+        OutBits => AccBits,
+        Multiplier => Multiplier
+      )
+      port map (
+        clk_i => clk_i,
+        enable_i => enable,
+        data_i => data_read_q,
+        weight_i => weight_read_q((q + 1) * Rows * Simd * WeightBits - 1 downto q * Rows * Simd * WeightBits),
+        sum_o => sums((q + 1) * Rows * AccBits - 1 downto q * Rows * AccBits),
+        carry_o => carries((q + 1) * Rows - 1 downto q * Rows)
+      );
+  end generate g_products;
 
   -- Accumulator, which is the output register: it waits for ready_i with everything behind it.
   g_acc : for p in 0 to Pe - 1 generate
@@ -261,7 +252,8 @@ begin
         if first_q(Stages - 1) = '1' then
           base := bias_q((p + 1) * AccBits - 1 downto p * AccBits);
         end if;
-        data_o((p + 1) * AccBits - 1 downto p * AccBits) <= std_logic_vector(signed(base) + cut(sums(p), AccBits));
+        data_o((p + 1) * AccBits - 1 downto p * AccBits) <= std_logic_vector(signed(base)
+          + signed(sums((p + 1) * AccBits - 1 downto p * AccBits)) + signed'('0' & carries(p)));
       end if;
     end process;
   end generate g_acc;

@@ -1,7 +1,8 @@
 // Brings integers of one scale to another, channel by channel: multiply, shift, round, add the zero point, clip.
 //
 // y = clip(round((x - InputZero) * m / 2^n) + OutputZero, Low, High), n = MinShift + extra, per channel m >= 0 and extra >= 0.
-// Latency 6 cycles, one word per cycle. ready_o is combinational in ready_i: the whole pipeline stalls together.
+// Latency 6 cycles, with Multiplier = 2 those of bf_multiply and 5; one word per cycle. ready_o is combinational in
+// ready_i: the whole pipeline stalls together.
 // Exact for all inputs. Limits: InBits <= 32, InputZero is a value of the input type, Low and High fit 32 bits signed.
 // Rounding: 0 half_up, 1 half_even, 2 half_away (from zero), 3 floor. It takes no wide adder: the quotient is cut off and
 // saturated first; then a carry, found from the sign, the first bit cut off and the OR of the others, is added with the
@@ -24,6 +25,7 @@ module bf_requantize #(
     parameter int MinShift       = 0,
     parameter int ExtraBits      = 0,
     parameter int Rounding       = 0,
+    parameter int Multiplier     = 0,     // 0: `*`, one or two a lane; 2: adders alone (bf_multiply)
     parameter     ScaleFile      = ""
 ) (
     input  logic                     clk_i,
@@ -38,8 +40,13 @@ module bf_requantize #(
 
   localparam int HalfUp = 0, HalfEven = 1, HalfAway = 2, Floor = 3;
   localparam int ScaleBits = MultiplierBits + ExtraBits;
-  localparam int Stages = 6;
   localparam int DifferenceBits = !InSigned || InputZero != 0 ? InBits + 1 : InBits;
+  localparam bit Adders = Multiplier == 2 && MultiplierBits > 0;
+  // As in bf_multiply, whose weight is m with a zero for its sign.
+  localparam int ValueBits = DifferenceBits > 1 ? DifferenceBits : 2;
+  localparam int DigitBits = ValueBits <= 3 && ValueBits <= MultiplierBits + 1 ? ValueBits : MultiplierBits + 1;
+  localparam int ProductStages = !Adders ? 2 : DigitBits > 4 ? 2 + (DigitBits - 1) / 2 : 3;
+  localparam int Stages = 4 + ProductStages;
   localparam int ProductBits = DifferenceBits + MultiplierBits;
   // The product with a zero bit below it (the first bit cut off when nothing is), wide enough to shift by MinShift.
   localparam int WideBits = ProductBits > MinShift ? ProductBits + 1 : MinShift + 2;
@@ -93,6 +100,9 @@ module bf_requantize #(
   end
   if (Rounding > Floor) begin : g_illegal_rounding
     $error("bf_requantize: Rounding must be 0 to 3");
+  end
+  if (Multiplier != 0 && Multiplier != 2) begin : g_illegal_multiplier
+    $error("bf_requantize: Multiplier must be 0 or 2");
   end
   if (ScaleBits > 0 && ScaleFile == "") begin : g_illegal_scale_bits
     $error("bf_requantize: ScaleFile must name a file");
@@ -159,6 +169,7 @@ module bf_requantize #(
     end
 
     // Stages 3 and 4: product; in two parts, each for one 18 x 18 multiplier, where the difference is wider than that.
+    // More stages with adders alone, the last one for their carry.
     if (MultiplierBits == 0) begin : g_no_multiplier
       logic signed [ProductBits-1:0] same_q;
       always_ff @(posedge clk_i) begin
@@ -169,7 +180,24 @@ module bf_requantize #(
       logic signed [MultiplierBits:0] multiplier;
       assign multiplier = {1'b0, scale_q[l*ScaleBits+:MultiplierBits]};
 
-      if (DifferenceBits <= 18) begin : g_one_product
+      if (Adders) begin : g_adders
+        logic [ProductBits:0] product;  // its highest bit repeats the sign: m has none
+        logic product_carry, unused;
+        assign unused = &{1'b0, product[ProductBits]};
+        bf_multiply #(
+            .InBits(DifferenceBits),
+            .InSigned(1'b1),
+            .WeightBits(MultiplierBits + 1)
+        ) u_multiply (
+            .clk_i    (clk_i),
+            .enable_i (enable),
+            .data_i   (difference_q),
+            .weight_i (multiplier),
+            .product_o(product),
+            .carry_o  (product_carry)
+        );
+        always_ff @(posedge clk_i) if (enable) product_q <= ProductBits'(product) + ProductBits'(product_carry);
+      end else if (DifferenceBits <= 18) begin : g_one_product
         logic signed [ProductBits-1:0] first_q;
         always_ff @(posedge clk_i) begin
           if (enable) first_q <= ProductBits'(difference_q) * ProductBits'(multiplier);
@@ -193,19 +221,22 @@ module bf_requantize #(
       end
     end
 
-    // Stage 5: shift (bit 0 of `kept` is the first bit cut off, `sticky` the OR of those below), saturate, find the carry.
+    // Then shift (bit 0 of `kept` is the first bit cut off, `sticky` the OR of those below), saturate, find the carry.
     assign wide = WideBits'($signed({product_q, 1'b0}));
     if (ExtraBits > 0) begin : g_extra_shift
-      logic [ExtraBits-1:0] early_extra_q, extra_q;
+      logic [ExtraBits-1:0] extra;
+      logic [ProductStages*ExtraBits-1:0] extra_q;  // the newest lowest
       always_ff @(posedge clk_i) begin
-        if (enable) early_extra_q <= scale_q[l*ScaleBits+MultiplierBits+:ExtraBits];
-        if (enable) extra_q <= early_extra_q;
+        if (enable) begin
+          extra_q <= {extra_q[0+:(ProductStages-1)*ExtraBits], scale_q[l*ScaleBits+MultiplierBits+:ExtraBits]};
+        end
       end
+      assign extra = extra_q[ProductStages*ExtraBits-1-:ExtraBits];
       always_comb begin
         kept   = KeptBits'(wide >>> MinShift);
         sticky = |(wide & ~({WideBits{1'b1}} << MinShift));
         for (int i = 0; i < ExtraBits; i++) begin
-          if (extra_q[i]) begin
+          if (extra[i]) begin
             sticky = sticky || |(kept & ~({KeptBits{1'b1}} << (1 << i)));
             kept   = kept >>> (1 << i);
           end
@@ -233,7 +264,7 @@ module bf_requantize #(
       if (enable) carry_q <= carry;
     end
 
-    // Stage 6: zero point and clip.
+    // Last stage: zero point and clip.
     assign sum = SumBits'(quotient_q) + SumZero + $signed(SumBits'(carry_q));
     always_ff @(posedge clk_i) if (enable) data_q <= OutBits'(sum < SumLow ? SumLow : sum > SumHigh ? SumHigh : sum);
     assign data_o[l*OutBits+:OutBits] = data_q;

@@ -1,7 +1,8 @@
 -- Brings integers of one scale to another, channel by channel: multiply, shift, round, add the zero point, clip.
 --
 -- y = clip(round((x - InputZero) * m / 2^n) + OutputZero, Low, High), n = MinShift + extra, per channel m >= 0 and extra >= 0.
--- Latency 6 cycles, one word per cycle. ready_o is combinational in ready_i: the whole pipeline stalls together.
+-- Latency 6 cycles, with Multiplier = 2 those of bf_multiply and 5; one word per cycle. ready_o is combinational in
+-- ready_i: the whole pipeline stalls together.
 -- Exact for all inputs. Limits: InBits <= 32, InputZero is a value of the input type, Low and High fit 32 bits signed.
 -- Rounding: 0 half_up, 1 half_even, 2 half_away (from zero), 3 floor. It takes no wide adder: the quotient is cut off and
 -- saturated first; then a carry, found from the sign, the first bit cut off and the OR of the others, is added with the
@@ -29,6 +30,7 @@ entity bf_requantize is
     MinShift       : natural := 0;
     ExtraBits      : natural range 0 to 5 := 0;
     Rounding       : natural range 0 to 3 := 0;
+    Multiplier     : natural range 0 to 2 := 0;  -- 0: `*`, one or two a lane; 2: adders alone (bf_multiply)
     ScaleFile      : string := ""
   );
   port (
@@ -63,10 +65,15 @@ architecture rtl of bf_requantize is
   constant HalfUp : natural := 0;
   constant HalfEven : natural := 1;
   constant HalfAway : natural := 2;
-  constant Stages : positive := 6;
   constant ScaleBits : natural := MultiplierBits + ExtraBits;
   constant DifferenceBits : positive := choose(InSigned = 0 or InputZero /= 0, InBits + 1, InBits);
   constant ProductBits : positive := DifferenceBits + MultiplierBits;
+  constant Adders : boolean := Multiplier = 2 and MultiplierBits > 0;
+  -- As in bf_multiply, whose weight is m with a zero for its sign.
+  constant ValueBits : positive := maximum(DifferenceBits, 2);
+  constant DigitBits : positive := choose(ValueBits <= 3 and ValueBits <= MultiplierBits + 1, ValueBits, MultiplierBits + 1);
+  constant ProductStages : positive := choose(not Adders, 2, choose(DigitBits > 4, 2 + (DigitBits - 1) / 2, 3));
+  constant Stages : positive := 4 + ProductStages;
   -- The product with a zero bit below it (the first bit cut off when nothing is), wide enough to shift by MinShift.
   constant WideBits : positive := choose(ProductBits > MinShift, ProductBits + 1, MinShift + 2);
   constant KeptBits : positive := WideBits - MinShift;
@@ -75,7 +82,7 @@ architecture rtl of bf_requantize is
   constant SumBits : positive := EnoughBits + 2;
   constant SumLow : signed(SumBits - 1 downto 0) := to_signed(Low, SumBits);
   constant SumHigh : signed(SumBits - 1 downto 0) := to_signed(High, SumBits);
-  constant ValueBits : natural := choose(InSigned = 1, InBits - 1, InBits);  -- without the sign
+  constant MagnitudeBits : natural := choose(InSigned = 1, InBits - 1, InBits);  -- of the input, without the sign
   constant ScaleWordBits : positive := choose(ScaleBits > 0, Lanes * ScaleBits, 1);
 
   signal valid_q : std_logic_vector(Stages - 1 downto 0);
@@ -83,9 +90,11 @@ architecture rtl of bf_requantize is
   signal scale_q : std_logic_vector(ScaleWordBits - 1 downto 0);
 begin
   assert Low <= High report "bf_requantize: Low must not exceed High" severity failure;
+  assert Multiplier /= 1 report "bf_requantize: Multiplier must be 0 or 2" severity failure;
   assert ScaleBits = 0 or ScaleFile /= "" report "bf_requantize: ScaleFile must name a file" severity failure;
   assert (InputZero >= 0 or InSigned = 1)
-    and (ValueBits > 30 or (InputZero < 2 ** minimum(ValueBits, 30) and InputZero >= -(2 ** minimum(ValueBits, 30))))
+    and (MagnitudeBits > 30
+      or (InputZero < 2 ** minimum(MagnitudeBits, 30) and InputZero >= -(2 ** minimum(MagnitudeBits, 30))))
     report "bf_requantize: InputZero must be a value of the input type" severity failure;
 
   enable  <= ready_i or not valid_q(Stages - 1);
@@ -132,7 +141,7 @@ begin
     signal input_q : std_logic_vector(InBits - 1 downto 0);
     signal difference_q : signed(DifferenceBits - 1 downto 0);
     signal product_q : signed(ProductBits - 1 downto 0);
-    signal extra_q : std_logic_vector(ExtraBits - 1 downto 0);  -- beside product_q
+    signal extra : std_logic_vector(ExtraBits - 1 downto 0);  -- beside product_q
     signal quotient_q : signed(QuotientBits - 1 downto 0);
     signal carry_q : std_logic;
   begin
@@ -146,6 +155,7 @@ begin
     end process;
 
     -- Stages 3 and 4: product; in two parts, each for one 18 x 18 multiplier, where the difference is wider than that.
+    -- More stages with adders alone, the last one for their carry.
     g_no_multiplier : if MultiplierBits = 0 generate
       signal same_q : signed(ProductBits - 1 downto 0);
     begin
@@ -158,54 +168,89 @@ begin
       end process;
     end generate g_no_multiplier;
 
-    g_one_product : if MultiplierBits > 0 and DifferenceBits <= 18 generate
-      signal multiplier : signed(MultiplierBits downto 0);
-      signal first_q : signed(ProductBits - 1 downto 0);
+    g_adders : if Adders generate
+      signal difference : std_logic_vector(DifferenceBits - 1 downto 0);
+      signal factor : std_logic_vector(MultiplierBits downto 0);
+      signal sum : std_logic_vector(ProductBits downto 0);  -- its highest bit repeats the sign: m has none
+      signal carry : std_logic_vector(0 downto 0);
     begin
-      multiplier <= lane(scale_q(l * ScaleBits + MultiplierBits - 1 downto l * ScaleBits), 0);
+      difference <= std_logic_vector(difference_q);
+      factor <= '0' & scale_q(l * ScaleBits + MultiplierBits - 1 downto l * ScaleBits);
+
+      u_multiply : entity work.bf_multiply
+        generic map (
+          InBits => DifferenceBits,
+          InSigned => 1,
+          WeightBits => MultiplierBits + 1
+        )
+        port map (
+          clk_i => clk_i,
+          enable_i => enable,
+          data_i => difference,
+          weight_i => factor,
+          product_o => sum,
+          carry_o => carry
+        );
 
       process (clk_i)
       begin
         if rising_edge(clk_i) and enable = '1' then
-          first_q   <= cut(difference_q * multiplier, ProductBits);
+          product_q <= signed(sum(ProductBits - 1 downto 0)) + signed'('0' & carry(0));
+        end if;
+      end process;
+    end generate g_adders;
+
+    g_one_product : if MultiplierBits > 0 and not Adders and DifferenceBits <= 18 generate
+      signal factor : signed(MultiplierBits downto 0);
+      signal first_q : signed(ProductBits - 1 downto 0);
+    begin
+      factor <= lane(scale_q(l * ScaleBits + MultiplierBits - 1 downto l * ScaleBits), 0);
+
+      process (clk_i)
+      begin
+        if rising_edge(clk_i) and enable = '1' then
+          first_q   <= cut(difference_q * factor, ProductBits);
           product_q <= first_q;
         end if;
       end process;
     end generate g_one_product;
 
-    g_two_products : if MultiplierBits > 0 and DifferenceBits > 18 generate
+    g_two_products : if MultiplierBits > 0 and not Adders and DifferenceBits > 18 generate
       constant LowBits : positive := 17;
-      signal multiplier : signed(MultiplierBits downto 0);
+      signal factor : signed(MultiplierBits downto 0);
       signal part : signed(LowBits downto 0);
       signal low_product_q : signed(LowBits + MultiplierBits downto 0);
       signal high_product_q : signed(ProductBits - LowBits - 1 downto 0);
     begin
-      multiplier <= lane(scale_q(l * ScaleBits + MultiplierBits - 1 downto l * ScaleBits), 0);
+      factor <= lane(scale_q(l * ScaleBits + MultiplierBits - 1 downto l * ScaleBits), 0);
       part <= '0' & difference_q(LowBits - 1 downto 0);
 
       process (clk_i)
       begin
         if rising_edge(clk_i) and enable = '1' then
-          low_product_q  <= cut(part * multiplier, LowBits + 1 + MultiplierBits);
-          high_product_q <= cut(difference_q(DifferenceBits - 1 downto LowBits) * multiplier, ProductBits - LowBits);
+          low_product_q  <= cut(part * factor, LowBits + 1 + MultiplierBits);
+          high_product_q <= cut(difference_q(DifferenceBits - 1 downto LowBits) * factor, ProductBits - LowBits);
           product_q <= shift_left(resize(high_product_q, ProductBits), LowBits) + resize(low_product_q, ProductBits);
         end if;
       end process;
     end generate g_two_products;
 
     g_extra_shift : if ExtraBits > 0 generate
-      signal early_extra_q : std_logic_vector(ExtraBits - 1 downto 0);
+      type extras_t is array (0 to ProductStages - 1) of std_logic_vector(ExtraBits - 1 downto 0);
+      signal extras_q : extras_t;
     begin
       process (clk_i)
       begin
         if rising_edge(clk_i) and enable = '1' then
-          early_extra_q <= scale_q((l + 1) * ScaleBits - 1 downto l * ScaleBits + MultiplierBits);
-          extra_q       <= early_extra_q;
+          extras_q <= scale_q((l + 1) * ScaleBits - 1 downto l * ScaleBits + MultiplierBits)
+            & extras_q(0 to ProductStages - 2);
         end if;
       end process;
+
+      extra <= extras_q(ProductStages - 1);
     end generate g_extra_shift;
 
-    -- Stage 5: shift (bit 0 of `kept` is the first bit cut off, `sticky` the OR of those below), saturate, find the carry.
+    -- Then shift (bit 0 of `kept` is the first bit cut off, `sticky` the OR of those below), saturate, find the carry.
     process (clk_i)
       variable wide : signed(WideBits - 1 downto 0);
       variable kept : signed(KeptBits - 1 downto 0);
@@ -216,7 +261,7 @@ begin
         kept := wide(WideBits - 1 downto MinShift);
         sticky := or ('0' & wide(MinShift - 1 downto 0));
         for i in 0 to ExtraBits - 1 loop
-          if extra_q(i) = '1' then
+          if extra(i) = '1' then
             sticky := sticky or (or kept(minimum(2 ** i, KeptBits) - 1 downto 0));
             kept := shift_right(kept, 2 ** i);
           end if;
@@ -232,7 +277,7 @@ begin
       end if;
     end process;
 
-    -- Stage 6: zero point and clip.
+    -- Last stage: zero point and clip.
     process (clk_i)
       variable sum : signed(SumBits - 1 downto 0);
     begin

@@ -2,14 +2,15 @@
 //
 // For every image, with y0, x0 the row and column of the window's first tap:
 //   for oy < OutHeight, ox < OutWidth, g < Groups, f < Fold, kh < KernelHeight, kw < KernelWidth, c < Words / Groups:
-//     emit word g * (Words / Groups) + c of pixel (y0(oy) + kh, x0(ox) + kw); PadValue in every lane outside the image
+//     emit word g * (Words / Groups) + c of pixel (y0(oy) + kh * DilationHeight, x0(ox) + kw * DilationWidth);
+//     outside the image PadValue in every lane
 //   y0(oy) = OriginTop  + StrideHeight * ((PhaseHeight + oy) / UpHeight), rounded down; x0(ox) likewise.
 //
 // Latency: 3 cycles from a transfer at the input to the same word at the output, when the window waits for it.
-//   One word a cycle in steady state, across rows and images, when Rows >= KernelHeight + StrideHeight; without padding
+//   One word a cycle in steady state, across rows and images, when Rows >= ReachHeight + StrideHeight; without padding
 //   an image's first window may also wait for rows that did not fit beside the last image's.
-// Limits: Rows >= KernelHeight and Rows > -OriginTop; the last y0 <= Height (padding up to the kernel's size);
-//   some tap of an image lies inside it.
+//   ReachHeight = (KernelHeight - 1) * DilationHeight + 1, the rows from a window's first to its last.
+// Limits: Rows >= ReachHeight and Rows > -OriginTop; the last y0 <= Height (padding up to the window's reach).
 // Memory: word w of a row in slot s lies at s * (Width * Words) + w; row r of image i: slot (i * Height + r) mod Rows.
 module bf_window #(
     parameter int Bits         = 8,  // bits of a lane
@@ -21,6 +22,8 @@ module bf_window #(
     parameter int KernelWidth  = 1,
     parameter int StrideHeight = 1,
     parameter int StrideWidth  = 1,
+    parameter int DilationHeight = 1,  // rows, columns from one tap to the next
+    parameter int DilationWidth  = 1,
     parameter int UpHeight     = 1,  // output rows that share a window row
     parameter int UpWidth      = 1,
     parameter int PhaseHeight  = 0,  // phase of the first output row, < UpHeight
@@ -64,10 +67,13 @@ module bf_window #(
   // ---- Geometry, all in words or rows ----
   localparam int GroupWords = Words / Groups;
   localparam int RowWords = Width * Words;
+  localparam int ReachHeight = (KernelHeight - 1) * DilationHeight + 1;
+  localparam int ReachWidth = (KernelWidth - 1) * DilationWidth + 1;
   localparam int Depth = Rows * RowWords;
-  // Consecutive words: one group makes the taps of a kernel row contiguous.
-  localparam int Run = (Groups == 1) ? KernelWidth * Words : GroupWords;
-  localparam int Taps = (Groups == 1) ? 1 : KernelWidth;
+  // Consecutive words: one group makes the taps of a kernel row contiguous, unless they are dilated.
+  localparam bit Contiguous = Groups == 1 && DilationWidth == 1;
+  localparam int Run = Contiguous ? KernelWidth * Words : GroupWords;
+  localparam int Taps = Contiguous ? 1 : KernelWidth;
   localparam int LastTop = OriginTop + StrideHeight * ((PhaseHeight + OutHeight - 1) / UpHeight);
   localparam int LastLeft = OriginLeft + StrideWidth * ((PhaseWidth + OutWidth - 1) / UpWidth);
   localparam int LastPhaseHeight = (PhaseHeight + OutHeight - 1) % UpHeight;
@@ -81,24 +87,26 @@ module bf_window #(
   localparam int WriteBits = counter_bits(RowWords);
   // A position is the offset of a tap's word in its row; it wraps, so that left of the image it is beyond RowWords.
   localparam int PositionMin = min2(0, OriginLeft * Words);
-  localparam int PositionMax = max2(RowWords, (LastLeft + KernelWidth) * Words) - 1;
+  localparam int PositionMax = max2(RowWords, (LastLeft + ReachWidth) * Words) - 1;
   localparam int PositionBits = counter_bits(PositionMax - PositionMin + 1);
   localparam int TopMin = min2(0, OriginTop);
-  localparam int TopMax = max2(Height, LastTop + KernelHeight) - 1;
+  localparam int TopMax = max2(Height, LastTop + ReachHeight) - 1;
   localparam int TopBits = counter_bits(TopMax - TopMin + 1);
   // Bounds of held (see below), where every window touches the image: the last row it read may still be incomplete.
-  localparam bit AllTouch = (OriginTop + KernelHeight > 0) && (LastTop < Height);
-  localparam int HeldNextTop = KernelHeight - 1 - StrideHeight;
-  localparam int HeldNextImage = min2(LastTop + KernelHeight - Height, 0) - 1 - OriginTop;
-  localparam int HeldCoarse = -2 * Height - KernelHeight;
+  // No image fits between two taps of a window, or between two windows of a row.
+  localparam bit Dense = DilationHeight <= Height && DilationWidth <= Width && StrideWidth < Width + ReachWidth;
+  localparam bit AllTouch = (OriginTop + ReachHeight > 0) && (LastTop < Height) && Dense;
+  localparam int HeldNextTop = ReachHeight - 1 - StrideHeight;
+  localparam int HeldNextImage = min2(LastTop + ReachHeight - Height, 0) - 1 - OriginTop;
+  localparam int HeldCoarse = -2 * Height - ReachHeight;
   localparam int HeldMin = AllTouch ? min2(0, min2(HeldNextTop, HeldNextImage)) : HeldCoarse;
   localparam int HeldMax = max2(-OriginTop, Rows + max2(0, -NextImage));
-  localparam int HeldBits = 1 + $clog2(max2(max2(-HeldMin, HeldMax + 1), KernelHeight + 1));
+  localparam int HeldBits = 1 + $clog2(max2(max2(-HeldMin, HeldMax + 1), ReachHeight + 1));
 
   localparam int RunBits = counter_bits(Run);
   localparam int TapBits = counter_bits(Taps);
-  localparam int KernelBits = counter_bits(KernelHeight);
-  localparam int TapHeldBits = counter_bits(max2(KernelHeight, 1 - OriginTop));
+  localparam int KernelBits = counter_bits(ReachHeight);
+  localparam int TapHeldBits = counter_bits(max2(ReachHeight, 1 - OriginTop));
   localparam int FoldBits = counter_bits(Fold);
   localparam int GroupBits = counter_bits(Groups);
   localparam int PhaseHeightBits = counter_bits(UpHeight);
@@ -108,17 +116,17 @@ module bf_window #(
   if (Words % Groups != 0) begin : gen_bad_groups
     $error("bf_window: Groups must divide Words");
   end
-  if (Rows < KernelHeight || Rows <= -OriginTop) begin : gen_bad_rows
-    $error("bf_window: Rows must be at least KernelHeight and more than -OriginTop");
+  if (Rows < ReachHeight || Rows <= -OriginTop) begin : gen_bad_rows
+    $error("bf_window: Rows must be at least the window's reach and more than -OriginTop");
   end
   if (PhaseHeight >= UpHeight || PhaseWidth >= UpWidth) begin : gen_bad_phase
     $error("bf_window: PhaseHeight, PhaseWidth must be less than UpHeight, UpWidth");
   end
-  if (LastTop > Height || LastTop + KernelHeight <= 0 || OriginTop >= Height)
+  if (LastTop > Height || LastTop + ReachHeight <= 0 || OriginTop >= Height)
   begin : gen_bad_top
     $error("bf_window: the windows leave the image's rows");
   end
-  if (LastLeft + KernelWidth <= 0 || OriginLeft >= Width) begin : gen_bad_left
+  if (LastLeft + ReachWidth <= 0 || OriginLeft >= Width) begin : gen_bad_left
     $error("bf_window: the windows leave the image's columns");
   end
 `endif
@@ -169,7 +177,7 @@ module bf_window #(
   // ---- Loop nest: the tap after the one in the tap register ----
   logic [RunBits-1:0] run_d, run_q;
   logic [TapBits-1:0] tap_d, tap_q;
-  logic [KernelBits-1:0] kernel_d, kernel_q;
+  logic [KernelBits-1:0] kernel_d, kernel_q;  // row of the tap from the window's top
   logic [FoldBits-1:0] fold_d, fold_q;
   logic [GroupBits-1:0] group_d, group_q;
   logic [PhaseWidthBits-1:0] phase_width_d, phase_width_q;
@@ -181,20 +189,20 @@ module bf_window #(
 
   assign end_run = run_q == RunBits'(Run - 1);
   assign end_tap = end_run && (tap_q == TapBits'(Taps - 1));
-  assign end_kernel = end_tap && (kernel_q == KernelBits'(KernelHeight - 1));
+  assign end_kernel = end_tap && (kernel_q == KernelBits'(ReachHeight - 1));
   assign end_fold = end_kernel && (fold_q == FoldBits'(Fold - 1));
   assign end_pixel = end_fold && (group_q == GroupBits'(Groups - 1));
   assign next_column = phase_width_q == PhaseWidthBits'(UpWidth - 1);
   assign next_top = phase_height_q == PhaseHeightBits'(UpHeight - 1);
   assign end_row = end_pixel && (phase_width_q == PhaseWidthBits'(LastPhaseWidth)) &&
-      (position_q == PositionBits'((LastLeft + KernelWidth) * Words - 1));
+      (position_q == PositionBits'((LastLeft + ReachWidth) * Words - 1));
   assign end_image = end_row && (phase_height_q == PhaseHeightBits'(LastPhaseHeight)) && (top_q == TopBits'(LastTop));
 
   // Every move is a constant step of the position, modulo 2^PositionBits.
-  localparam int StepTap = Words - GroupWords + 1;
-  localparam int StepKernel = 1 - ((KernelWidth - 1) * Words + GroupWords);
+  localparam int StepTap = DilationWidth * Words - GroupWords + 1;
+  localparam int StepKernel = 1 - ((ReachWidth - 1) * Words + GroupWords);
   localparam int StepGroup = StepKernel + GroupWords;
-  localparam int StepPhase = 1 - KernelWidth * Words;
+  localparam int StepPhase = 1 - ReachWidth * Words;
   localparam int StepPixel = StepPhase + StrideWidth * Words;
   localparam int StepRow = (OriginLeft - LastLeft) * Words + StepPhase;
 
@@ -214,7 +222,7 @@ module bf_window #(
     fold_d = fold_q;
     group_d = group_q;
     if (end_run) tap_d = end_tap ? '0 : tap_q + 1'b1;
-    if (end_tap) kernel_d = end_kernel ? '0 : kernel_q + 1'b1;
+    if (end_tap) kernel_d = end_kernel ? '0 : kernel_q + KernelBits'(DilationHeight);
     if (end_kernel) fold_d = end_fold ? '0 : fold_q + 1'b1;
     if (end_fold) group_d = end_pixel ? '0 : group_q + 1'b1;
   end
@@ -242,14 +250,14 @@ module bf_window #(
 
   logic inside_rows, inside_columns;
 
-  if (OriginTop < 0 || LastTop + KernelHeight > Height) begin : gen_pad_rows
+  if (OriginTop < 0 || LastTop + ReachHeight > Height) begin : gen_pad_rows
     logic [TopBits-1:0] row;
     assign row = top_q + TopBits'(kernel_q);
     assign inside_rows = row < TopBits'(Height);
   end else begin : gen_all_rows
     assign inside_rows = 1'b1;
   end
-  if (OriginLeft < 0 || LastLeft + KernelWidth > Width) begin : gen_pad_columns
+  if (OriginLeft < 0 || LastLeft + ReachWidth > Width) begin : gen_pad_columns
     assign inside_columns = position_q < PositionBits'(RowWords);
   end else begin : gen_all_columns
     assign inside_columns = 1'b1;

@@ -2,14 +2,15 @@
 --
 -- For every image, with y0, x0 the row and column of the window's first tap:
 --   for oy < OutHeight, ox < OutWidth, g < Groups, f < Fold, kh < KernelHeight, kw < KernelWidth, c < Words / Groups:
---     emit word g * (Words / Groups) + c of pixel (y0(oy) + kh, x0(ox) + kw); PadValue in every lane outside the image
+--     emit word g * (Words / Groups) + c of pixel (y0(oy) + kh * DilationHeight, x0(ox) + kw * DilationWidth);
+--     outside the image PadValue in every lane
 --   y0(oy) = OriginTop  + StrideHeight * ((PhaseHeight + oy) / UpHeight), rounded down; x0(ox) likewise.
 --
 -- Latency: 3 cycles from a transfer at the input to the same word at the output, when the window waits for it.
---   One word a cycle in steady state, across rows and images, when Rows >= KernelHeight + StrideHeight; without padding
+--   One word a cycle in steady state, across rows and images, when Rows >= ReachHeight + StrideHeight; without padding
 --   an image's first window may also wait for rows that did not fit beside the last image's.
--- Limits: Rows >= KernelHeight and Rows > -OriginTop; the last y0 <= Height (padding up to the kernel's size);
---   some tap of an image lies inside it.
+--   ReachHeight = (KernelHeight - 1) * DilationHeight + 1, the rows from a window's first to its last.
+-- Limits: Rows >= ReachHeight and Rows > -OriginTop; the last y0 <= Height (padding up to the window's reach).
 -- Memory: word w of a row in slot s lies at s * (Width * Words) + w; row r of image i: slot (i * Height + r) mod Rows.
 library ieee;
 use ieee.std_logic_1164.all;
@@ -26,6 +27,8 @@ entity bf_window is
     KernelWidth  : positive := 1;
     StrideHeight : positive := 1;
     StrideWidth  : positive := 1;
+    DilationHeight : positive := 1;  -- rows, columns from one tap to the next
+    DilationWidth  : positive := 1;
     UpHeight     : positive := 1;  -- output rows that share a window row
     UpWidth      : positive := 1;
     PhaseHeight  : natural := 0;   -- phase of the first output row, < UpHeight
@@ -66,10 +69,13 @@ architecture rtl of bf_window is
   -- Geometry, all in words or rows.
   constant GroupWords : positive := Words / Groups;
   constant RowWords : positive := Width * Words;
+  constant ReachHeight : positive := (KernelHeight - 1) * DilationHeight + 1;
+  constant ReachWidth : positive := (KernelWidth - 1) * DilationWidth + 1;
   constant Depth : positive := Rows * RowWords;
-  -- Consecutive words: one group makes the taps of a kernel row contiguous.
-  constant Run : positive := choose(Groups = 1, KernelWidth * Words, GroupWords);
-  constant Taps : positive := choose(Groups = 1, 1, KernelWidth);
+  -- Consecutive words: one group makes the taps of a kernel row contiguous, unless they are dilated.
+  constant Contiguous : boolean := Groups = 1 and DilationWidth = 1;
+  constant Run : positive := choose(Contiguous, KernelWidth * Words, GroupWords);
+  constant Taps : positive := choose(Contiguous, 1, KernelWidth);
   constant LastTop : integer := OriginTop + StrideHeight * ((PhaseHeight + OutHeight - 1) / UpHeight);
   constant LastLeft : integer := OriginLeft + StrideWidth * ((PhaseWidth + OutWidth - 1) / UpWidth);
   constant LastPhaseHeight : natural := (PhaseHeight + OutHeight - 1) mod UpHeight;
@@ -79,23 +85,25 @@ architecture rtl of bf_window is
 
   -- A position is the offset of a tap's word in its row; it is negative left of the image.
   constant PositionMin : integer := minimum(0, OriginLeft * Words);
-  constant PositionMax : integer := maximum(RowWords, (LastLeft + KernelWidth) * Words) - 1;
+  constant PositionMax : integer := maximum(RowWords, (LastLeft + ReachWidth) * Words) - 1;
   constant TopMin : integer := minimum(0, OriginTop);
-  constant TopMax : integer := maximum(Height, LastTop + KernelHeight) - 1;
+  constant TopMax : integer := maximum(Height, LastTop + ReachHeight) - 1;
   -- Bounds of held (see below), where every window touches the image: the last row it read may still be incomplete.
-  constant AllTouch : boolean := OriginTop + KernelHeight > 0 and LastTop < Height;
-  constant HeldNextTop : integer := KernelHeight - 1 - StrideHeight;
-  constant HeldNextImage : integer := minimum(LastTop + KernelHeight - Height, 0) - 1 - OriginTop;
+  -- No image fits between two taps of a window, or between two windows of a row.
+  constant Dense : boolean := DilationHeight <= Height and DilationWidth <= Width and StrideWidth < Width + ReachWidth;
+  constant AllTouch : boolean := OriginTop + ReachHeight > 0 and LastTop < Height and Dense;
+  constant HeldNextTop : integer := ReachHeight - 1 - StrideHeight;
+  constant HeldNextImage : integer := minimum(LastTop + ReachHeight - Height, 0) - 1 - OriginTop;
   constant HeldMin : integer :=
-    choose(AllTouch, minimum(0, minimum(HeldNextTop, HeldNextImage)), -2 * Height - KernelHeight);
+    choose(AllTouch, minimum(0, minimum(HeldNextTop, HeldNextImage)), -2 * Height - ReachHeight);
   constant HeldMax : integer := maximum(-OriginTop, Rows + maximum(0, -NextImage));
-  constant TapHeldMax : natural := maximum(KernelHeight - 1, -OriginTop);
+  constant TapHeldMax : natural := maximum(ReachHeight - 1, -OriginTop);
 
   -- Every move is a constant step of the position.
-  constant StepTap : integer := Words - GroupWords + 1;
-  constant StepKernel : integer := 1 - ((KernelWidth - 1) * Words + GroupWords);
+  constant StepTap : integer := DilationWidth * Words - GroupWords + 1;
+  constant StepKernel : integer := 1 - ((ReachWidth - 1) * Words + GroupWords);
   constant StepGroup : integer := StepKernel + GroupWords;
-  constant StepPhase : integer := 1 - KernelWidth * Words;
+  constant StepPhase : integer := 1 - ReachWidth * Words;
   constant StepPixel : integer := StepPhase + StrideWidth * Words;
   constant StepRow : integer := (OriginLeft - LastLeft) * Words + StepPhase;
 
@@ -129,7 +137,7 @@ architecture rtl of bf_window is
   -- Loop nest: the tap after the one in the tap register.
   signal run_q : natural range 0 to maximum(Run - 1, 1);
   signal tap_q : natural range 0 to maximum(Taps - 1, 1);
-  signal kernel_q : natural range 0 to maximum(KernelHeight - 1, 1);
+  signal kernel_q : natural range 0 to maximum(ReachHeight - 1, 1);  -- row of the tap from the window's top
   signal fold_q : natural range 0 to maximum(Fold - 1, 1);
   signal group_q : natural range 0 to maximum(Groups - 1, 1);
   signal phase_width_q : natural range 0 to maximum(UpWidth - 1, 1);
@@ -150,13 +158,13 @@ architecture rtl of bf_window is
   signal read_q : word_t;
 begin
   assert Words mod Groups = 0 report "bf_window: Groups must divide Words" severity failure;
-  assert Rows >= KernelHeight and Rows > -OriginTop
-    report "bf_window: Rows must be at least KernelHeight and more than -OriginTop" severity failure;
+  assert Rows >= ReachHeight and Rows > -OriginTop
+    report "bf_window: Rows must be at least the window's reach and more than -OriginTop" severity failure;
   assert PhaseHeight < UpHeight and PhaseWidth < UpWidth
     report "bf_window: PhaseHeight, PhaseWidth must be less than UpHeight, UpWidth" severity failure;
-  assert LastTop <= Height and LastTop + KernelHeight > 0 and OriginTop < Height
+  assert LastTop <= Height and LastTop + ReachHeight > 0 and OriginTop < Height
     report "bf_window: the windows leave the image's rows" severity failure;
-  assert LastLeft + KernelWidth > 0 and OriginLeft < Width
+  assert LastLeft + ReachWidth > 0 and OriginLeft < Width
     report "bf_window: the windows leave the image's columns" severity failure;
 
   ready_o       <= to_logic(held_q < Rows);
@@ -184,12 +192,12 @@ begin
 
   end_run     <= run_q = Run - 1;
   end_tap     <= end_run and tap_q = Taps - 1;
-  end_kernel  <= end_tap and kernel_q = KernelHeight - 1;
+  end_kernel  <= end_tap and kernel_q = ReachHeight - 1;
   end_fold    <= end_kernel and fold_q = Fold - 1;
   end_pixel   <= end_fold and group_q = Groups - 1;
   next_column <= phase_width_q = UpWidth - 1;
   next_top    <= phase_height_q = UpHeight - 1;
-  end_row     <= end_pixel and phase_width_q = LastPhaseWidth and position_q = (LastLeft + KernelWidth) * Words - 1;
+  end_row     <= end_pixel and phase_width_q = LastPhaseWidth and position_q = (LastLeft + ReachWidth) * Words - 1;
   end_image   <= end_row and phase_height_q = LastPhaseHeight and top_q = LastTop;
 
   inside <= top_q + kernel_q >= 0 and top_q + kernel_q < Height and position_q >= 0 and position_q < RowWords;
@@ -203,7 +211,7 @@ begin
           tap_q <= 0 when end_tap else tap_q + 1;
         end if;
         if end_tap then
-          kernel_q <= 0 when end_kernel else kernel_q + 1;
+          kernel_q <= 0 when end_kernel else kernel_q + DilationHeight;
         end if;
         if end_kernel then
           fold_q <= 0 when end_fold else fold_q + 1;
