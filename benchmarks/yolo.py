@@ -1,15 +1,17 @@
-"""Static INT8 of a pre-trained detector: YOLOX-nano on COCO photos, its boxes compared with the float network's.
+"""INT8 of a pre-trained detector: YOLOX-nano on COCO photos, its boxes compared with the float network's.
 
     python benchmarks/yolo.py [--photos N] [--page FILE] [--json FILE]
 
 Data: ../shared/data/models/yolox_nano.onnx and 64 photos of ../shared/data/coco, shuffled with a fixed seed: the first
 24 calibrate, the other 40 test (`--photos` takes fewer of these). Without the data nothing is measured, visibly.
 
-Our networks are integer graphs, by `run_fast`; onnxruntime's are files of its own static quantization (QDQ, unsigned
-activations, signed weights per channel, after its own preparation), also with what follows the last convolutions left
-in float; the best of these counts. mAP is pycocotools'. 40 photos hold few objects, so it wavers by a point with
-settings that should not matter: the agreement of likely boxes (score 0.3, same class, IoU 0.5 and 0.75) with those of
-the float network stands beside. Times are of one photo at a time, one network after the other.
+Our static networks are integer graphs, by `run_fast`; the dynamic one is a module with integer weights and sums, whose
+activations are quantized as they come, each photo's by itself, so nothing calibrates it. onnxruntime's are files of its
+own static quantization (QDQ, unsigned activations, signed weights per channel, after its own preparation), also with
+what follows the last convolutions left in float; the best of these counts. mAP is pycocotools'. 40 photos hold few
+objects, so it wavers by a point with settings that should not matter: the agreement of likely boxes (score 0.3, same
+class, IoU 0.5 and 0.75) with those of the float network stands beside. Times are of one photo at a time, one network
+after the other.
 """
 
 from __future__ import annotations
@@ -39,8 +41,20 @@ from bitfab.data import coco, photos
 from bitfab.data.detection import Boxes
 from bitfab.frontend.onnx import load_onnx
 from bitfab.frontend.torch import capture
-from bitfab.quant import FP16, BiasCorrection, Override, Recipe, choose, float_bytes, fold, lower_choices, reduce_floats
+from bitfab.quant import (
+    FP16,
+    BiasCorrection,
+    Override,
+    Recipe,
+    choose,
+    float_bytes,
+    fold,
+    lower_choices,
+    quantize_dynamic,
+    reduce_floats,
+)
 from bitfab.quant.analysis import sensitivity
+from bitfab.quant.dynamic import IntegerLayer
 from bitfab.quant.metrics import Sqnr
 from bitfab.quant.plan import make_plan
 from bitfab.quant.presets import detection
@@ -57,7 +71,7 @@ THEIRS = {
     "onnxruntime INT8": {"method": "MinMax", "ends": False},
     "onnxruntime INT8, ends float": {"method": "MinMax", "ends": True},
 }
-FLOAT, STATIC = "FP32 (onnxruntime)", "static INT8 (preset detection)"
+FLOAT, STATIC, DYNAMIC = "FP32 (onnxruntime)", "static INT8 (preset detection)", "dynamic INT8"
 IMAGES = 4  # on which sensitivities are measured
 KEPT = 0.1  # of the weights that W4A8 leaves at 8 bits
 DROP = 1.5  # points of mAP that static INT8 may lose
@@ -136,10 +150,11 @@ def sensitive(net: nn.Module, images: np.ndarray, recipe: Recipe) -> Iterator[st
 
 
 def ours(net: nn.Module, images: np.ndarray, tests: Sequence[Path]) -> Iterator[Result]:
-    """Our networks: rounded to FP16, and each recipe's integer graph."""
+    """Our networks: rounded to FP16, quantized at run time, and each recipe's integer graph."""
     reduced = reduce_floats(net, FP16, torch.from_numpy(images[:1]))
     boxes = detector.boxes_of(detector.float_predictor(reduced), tests, SIZE)
     yield Result("FP16", boxes, float_bytes(net, FP16), None, None)
+    yield dynamic(net, tests)
     for name, recipe, searched in recipes(net, images):
         start = time.perf_counter()
         choices = choose(fold(capture(net, torch.from_numpy(images[:1]))), [images], recipe, told)
@@ -149,6 +164,17 @@ def ours(net: nn.Module, images: np.ndarray, tests: Sequence[Path]) -> Iterator[
         boxes = detector.boxes_of(predict, tests, SIZE)
         size = weight_bytes(make_plan(choices.module, recipe), choices.weights)
         yield Result(name, boxes, size, predict.milliseconds, seconds)
+
+
+def dynamic(net: nn.Module, tests: Sequence[Path]) -> Result:
+    """Weights of 8 bits, activations quantized at run time; bytes as `weight_bytes` counts them."""
+    start = time.perf_counter()
+    quantized = quantize_dynamic(net)
+    seconds = time.perf_counter() - start
+    predict = Timed(detector.float_predictor(quantized))
+    boxes = detector.boxes_of(predict, tests, SIZE)
+    codes = [layer.codes for layer in quantized.modules() if isinstance(layer, IntegerLayer)]
+    return Result(DYNAMIC, boxes, sum(c.numel() + 4 * len(c) for c in codes), predict.milliseconds, seconds)
 
 
 def theirs(images: np.ndarray, tests: Sequence[Path]) -> Iterator[Result]:

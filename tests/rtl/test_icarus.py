@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bitfab.hw import generate
+from bitfab.hw import testbench as benches
 from bitfab.hw.design import write_files
-from bitfab.hw.testbench import testbench
 from tests.e2e import test_binary, test_multipliers
 from tests.rtl.harness import RTL
 from tests.rtl.test_stream_blocks import LEGAL, Parameters
@@ -63,7 +63,7 @@ def test_icarus_simulates_every_kind_of_product(network: str, tmp_path: Path) ->
         pytest.skip("Icarus Verilog is not installed (apt install iverilog)")
     graph = NETWORKS[network]()
     design = generate(graph, folding=test_multipliers.FOLDINGS if network == "multipliers" else None)
-    write_files(dict(design.files) | testbench(design, [batch(graph, seed=0)[0][:2]]), tmp_path / "net")
+    write_files(dict(design.files) | benches.testbench(design, [batch(graph, seed=0)[0][:2]]), tmp_path / "net")
     run = subprocess.run(
         ["make", "-C", tmp_path / "net" / "sim", "icarus"], capture_output=True, text=True, timeout=120, check=False
     )

@@ -21,7 +21,7 @@ from bitfab.errors import BitfabError
 from bitfab.frontend.onnx import example_input, load_onnx
 from bitfab.frontend.torch import capture
 from bitfab.ir import Graph, run
-from bitfab.ir.ops import Concat, Slice, Table, Transpose
+from bitfab.ir.ops import Concat, Conv2d, ConvTranspose2d, Multiply, Slice, Table, Transpose
 from bitfab.ir.run_fast import run_fast
 from tests.onnx_files import Nodes, saved, small_network
 
@@ -244,17 +244,20 @@ MODES = st.sampled_from(["asymmetric", "half_pixel", "pytorch_half_pixel", "alig
 ROUNDINGS = st.sampled_from(["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"])
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
-@given(MODES, ROUNDINGS, st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.booleans())
+@settings(deadline=None, max_examples=100)
+@given(
+    *(st.sampled_from(["nearest", "linear"]), MODES, ROUNDINGS),
+    *(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.booleans()),
+)
 def test_resize_equals_onnxruntime_or_is_refused(
-    mode: str, rounding: str, height: int, width: int, factor: int, by_sizes: bool
+    kind: str, mode: str, rounding: str, height: int, width: int, factor: int, by_sizes: bool
 ) -> None:
     """Whatever is accepted is what onnxruntime computes; the usual modes are accepted."""
     net = Nodes(19)
     sizes = net.ints(1, 2, height * factor, width * factor)
     scales = net.constant([1, 1, factor, factor])
     inputs = ("x", "", "", sizes) if by_sizes else ("x", "", scales)
-    y = net.add("Resize", *inputs, coordinate_transformation_mode=mode, nearest_mode=rounding)
+    y = net.add("Resize", *inputs, mode=kind, coordinate_transformation_mode=mode, nearest_mode=rounding)
     model = net.model(y, (1, 2, height, width))
     x = RNG.normal(size=(2, 2, height, width)).astype(np.float32)
     try:
@@ -262,9 +265,51 @@ def test_resize_equals_onnxruntime_or_is_refused(
             found = load_onnx(saved(model, Path(folder)))(torch.from_numpy(x))
     except BitfabError as error:
         assert "resize_0 (Resize): not supported" in str(error)
-        assert (mode, rounding) not in (("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"))
+        if kind == "nearest":
+            assert (mode, rounding) not in (("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"))
+        else:
+            assert mode in ("asymmetric", "align_corners")
     else:
-        np.testing.assert_array_equal(found.numpy(), reference(model, x))
+        np.testing.assert_allclose(found.numpy(), reference(model, x), rtol=0, atol=1e-6 * (kind == "linear"))
+
+
+@pytest.mark.parametrize("factors", [(2, 2), (3, 1), (4, 2)])
+@pytest.mark.parametrize("coordinates", ["half_pixel", "pytorch_half_pixel"])
+def test_linear_resize_is_interpolation_in_integers(coordinates: str, factors: tuple[int, int], tmp_path: Path) -> None:
+    net = Nodes(13)
+    y = net.add("Conv", "x", net.weight(4, 3, 3, 3), net.weight(4), pads=[1, 1, 1, 1])
+    scales = net.constant([1, 1, *factors])
+    y = net.add("Resize", y, "", scales, mode="linear", coordinate_transformation_mode=coordinates)
+    model = net.model(net.add("Relu", y), ("N", 3, 5, 4))
+    graph, normal = assert_whole_way(model, tmp_path, 30.0)
+    assert [type(module).__name__ for module in normal.children()] == ["Conv2d", "Bilinear", "ReLU"]
+    assert sum(isinstance(node.op, ConvTranspose2d) for node in graph) == 1
+    assert graph.output_values[0].shape == (4, 5 * factors[0], 4 * factors[1])
+
+
+def test_squeeze_and_excitation_multiplies_computed_values(tmp_path: Path) -> None:
+    net = Nodes(13)
+    image = net.add("Relu", net.add("Conv", "x", net.weight(8, 3, 3, 3), net.weight(8)))
+    y = net.add("Relu", net.add("Conv", net.add("GlobalAveragePool", image), net.weight(4, 8, 1, 1), net.weight(4)))
+    gate = net.add("Sigmoid", net.add("Conv", y, net.weight(8, 4, 1, 1), net.weight(8)))
+    y = net.add("Conv", net.add("Mul", gate, image), net.weight(5, 8, 1, 1))
+    graph, normal = assert_whole_way(net.model(y, ("N", 3, 8, 8)), tmp_path, 28.0)
+    assert sum(isinstance(node.op, Multiply) for node in graph) == 1
+    assert [node.target for node in normal.graph.nodes if node.op == "call_function"] == [torch.mul]
+
+
+@pytest.mark.parametrize("place", ["input", "relu", "read twice"])
+def test_batch_norms_behind_no_layer_get_one(place: str, tmp_path: Path) -> None:
+    net = Nodes(13)
+    statistics = [net.constant(RNG.uniform(0.5, 1.5, 3)) for _ in range(4)]
+    y = "x" if place == "input" else net.add("Conv", "x", net.weight(3, 3, 1, 1), net.weight(3))
+    source = net.add("Relu", y) if place == "relu" else y
+    normed = net.add("BatchNormalization", source, *statistics)
+    joined = net.add("Add", normed, y)
+    model = net.model(net.add("Conv", joined, net.weight(5, 3, 3, 3)), ("N", 3, 6, 6))
+    graph, _ = assert_whole_way(model, tmp_path, 28.0)
+    groups = [node.op.groups for node in graph if isinstance(node.op, Conv2d)]
+    assert groups == ([3, 1] if place == "input" else [1, 3, 1])
 
 
 def test_batch_is_free_also_where_the_file_fixes_it(tmp_path: Path) -> None:
@@ -308,6 +353,13 @@ def _single(kind: str, *shapes: tuple[int, ...], opset: int = 13, **attributes: 
     return net.model(net.add(kind, "x", *(net.weight(*s) for s in shapes), **attributes), (1, 3, 4, 4))
 
 
+def _resized(factor: float, coordinates: str) -> ModelProto:
+    net = Nodes(19)
+    scales = net.constant([1, 1, factor, factor])
+    y = net.add("Resize", "x", "", scales, mode="linear", coordinate_transformation_mode=coordinates)
+    return net.model(y, (1, 3, 4, 4))
+
+
 def _control_flow() -> ModelProto:
     net = Nodes(13)
     branch = helper.make_graph([], "b", [], [])
@@ -331,7 +383,10 @@ def _quantized() -> ModelProto:
     [
         (lambda: _single("GRU", (1, 9, 4), (1, 9, 3)), "gru_0 (GRU): this operator is not supported"),
         (lambda: _single("Relu", opset=10), "opset 10, supported are 11 to 24"),
-        (lambda: _single("Resize", (0,), (4,), mode="linear"), "resize_0 (Resize): not supported (mode linear"),
+        (lambda: _single("Resize", (0,), (4,), mode="cubic"), "resize_0 (Resize): not supported (mode cubic"),
+        (lambda: _resized(2, "align_corners"), "from 4 to 8 with coordinates align_corners: use whole factors"),
+        (lambda: _resized(1.5, "half_pixel"), "from 4 to 6 with coordinates half_pixel: use whole factors"),
+        (lambda: _resized(1e9, "half_pixel"), "at most 134,217,728 values for each image"),
         (lambda: _single("Softmax"), "softmax_0: softmax is not supported"),
         (lambda: _single("Pad", mode="reflect", opset=10), "opset 10"),
         (_control_flow, "if_0 (If): control flow is not supported"),

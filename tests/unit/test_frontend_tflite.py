@@ -14,7 +14,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from bitfab.dtypes import Rounding, round_shift
+import bitfab as bf
+from bitfab.dtypes import Rounding, dequantize, quantize, round_shift
 from bitfab.errors import BitfabError
 from bitfab.frontend.tflite import load_tflite
 from bitfab.frontend.tflite_arithmetic import Ratio, division, rounded_once
@@ -656,6 +657,51 @@ def test_float16_weights_are_widened(tmp_path: Path) -> None:
         found = load_tflite(write(tmp_path, data))(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(found, x @ weight.astype(np.float32).T, rtol=1e-5)
     np.testing.assert_allclose(found, interpreted(data, [x])["y"], rtol=1e-5)
+
+
+def bilinear(size: int, dtype: str = "float32", **options: bool) -> bytes:
+    """An image of 3x4 pixels and 2 channels, resized to `size` rows and 8 columns."""
+    scale = [0.1] * (dtype == "int8")
+    tensors = [
+        FileTensor("x", (1, 3, 4, 2), dtype, scale=scale),
+        FileTensor("size", data=np.array([size, 8], np.int32)),
+        FileTensor("y", (1, size, 8, 2), dtype, scale=scale),
+    ]
+    operator = FileOperator("RESIZE_BILINEAR", [0, 1], [2], "ResizeBilinearOptions", options, 3)
+    return tflite_bytes(tensors, [operator], [0], [2])
+
+
+@pytest.mark.parametrize("size", [3, 6, 9])
+def test_bilinear_upsampling_in_float(tmp_path: Path, size: int) -> None:
+    data = bilinear(size, HalfPixelCenters=True)
+    net, images = load_tflite(write(tmp_path, data)), random_images((5, 3, 4, 2)).astype(np.float32) / 50
+    x = torch.from_numpy(channels_first(images))
+    with torch.no_grad():
+        found = channels_last(net(x).numpy())
+    np.testing.assert_allclose(found, interpreted(data, [images])["y"], atol=1e-5)
+    graph = bf.quantize(net, [x])
+    value, output = graph.inputs[0], graph.output_values[0]
+    assert value.qparams is not None and output.qparams is not None
+    integers = run_fast(graph, quantize(channels_first(images), value.qparams, value.type))
+    assert isinstance(integers, np.ndarray)
+    real = channels_last(dequantize(integers, output.qparams))
+    assert np.abs(real - found).max() < 1.1 * float(output.qparams.scale[0])
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "load", "expected"),
+    [
+        (6, {}, load_tflite, "y_2: RESIZE_BILINEAR without half_pixel_centers"),
+        (6, {"AlignCorners": True}, load_tflite, "RESIZE_BILINEAR with align_corners"),
+        (7, {"HalfPixelCenters": True}, load_tflite, "RESIZE_BILINEAR from [3, 4] to (7, 8); only by whole factors"),
+        (6, {"HalfPixelCenters": True}, load_quantized_tflite, "RESIZE_BILINEAR in an int8 model"),
+    ],
+)
+def test_other_bilinear_upsampling_is_refused(
+    tmp_path: Path, size: int, options: dict[str, bool], load: Any, expected: str
+) -> None:
+    dtype = "float32" if load is load_tflite else "int8"
+    assert expected in refusal(write(tmp_path, bilinear(size, dtype, **options)), load)
 
 
 # What is refused

@@ -13,7 +13,7 @@ from bitfab.dtypes import IntType
 from bitfab.errors import BitfabError
 from bitfab.hw import Folding, cost, generate
 from bitfab.hw.blocks import parameters
-from bitfab.hw.design import Target, write_files
+from bitfab.hw.design import Multiplier, Target, write_files
 from bitfab.hw.fit import fit, options
 from bitfab.hw.memory_cost import ram, rom
 from bitfab.hw.plan import plan
@@ -126,13 +126,22 @@ def test_options_leave_out_what_another_beats() -> None:
 def test_luts_multiply_where_dsps_lack() -> None:
     """The same rate with ever fewer DSPs: 8 bits, two of which have no room in one."""
     graph, taken = network(), []
-    for part in ("ecp5-85k", "ecp5-25k", "ice40-hx8k"):
+    for part, share in (("ecp5-85k", 1.0), ("ecp5-25k", 1.0), ("ecp5-25k", 0.5)):
         target = Target(part, 100.0)
-        design = generate(graph, target, folding=fit(graph, target, 1.0, 20000))
+        design = generate(graph, target, folding=fit(graph, target, share, 20000))
         used = cost.total(cost.estimate(design).values())
-        assert used.dsp <= find_part(part).available.dsp
+        assert used.dsp <= find_part(part).available.times(share).dsp
         taken.append((used.dsp, -used.lut))
-    assert taken == sorted(taken, reverse=True) and taken[-1][0] == 0
+    assert taken == sorted(taken, reverse=True) and taken[-1][0] < taken[0][0]
+
+
+def test_only_parts_that_were_measured() -> None:
+    """LUTs of another family are other LUTs; a part without DSPs still gets a design, of LUT multipliers."""
+    design = generate(network(), "ice40-hx8k", 8)
+    assert {layer.folding.multiplier for layer in design.layers if layer.folding} == {Multiplier.LUTS}
+    for refused in (lambda: cost.estimate(design), lambda: fit(network(), "ice40-hx8k")):
+        with pytest.raises(BitfabError, match="ice40-hx8k: estimates are fitted to the ECP5"):
+            refused()
 
 
 @pytest.mark.parametrize(

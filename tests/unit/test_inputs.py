@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bitfab import inputs
 from bitfab.data import npz
 from bitfab.errors import BitfabError
-from bitfab.hw.design import Folding
+from bitfab.hw.design import Folding, Multiplier
 
 GOOD = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2)
 
@@ -176,12 +176,14 @@ def test_archives_of_several_arrays_missing_files_and_folders(tmp_path: Path) ->
 
 @pytest.mark.parametrize("text", ["conv1", "conv1=8", "conv1=0x4", "conv1=4x0", "=1x1", "a=1x1x1", "a=٤x1", "a=-1x2"])
 def test_foldings_that_are_none(text: str) -> None:
-    with pytest.raises(BitfabError, match=r"--fold .*: write LAYER=PExSIMD, such as conv1=8x4"):
+    with pytest.raises(BitfabError, match=r"--fold .*: write LAYER=PExSIMD or LAYER=PExSIMD:MULTIPLIER, such as"):
         inputs.foldings([text])
 
 
 def test_foldings() -> None:
-    assert inputs.foldings(["a=8x4", "b=1x1"]) == {"a": Folding(8, 4), "b": Folding(1, 1)}
+    assert inputs.foldings(["a=8x4", "b=1x1:luts"]) == {"a": Folding(8, 4), "b": Folding(1, 1, Multiplier.LUTS)}
+    with pytest.raises(BitfabError, match="--fold a=8x4:fast: multiplier fast; choose one of dsp, packed, luts"):
+        inputs.foldings(["a=8x4:fast"])
     with pytest.raises(BitfabError, match="a is folded twice"):
         inputs.foldings(["a=8x4", "a=1x1"])
 

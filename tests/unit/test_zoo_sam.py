@@ -101,7 +101,10 @@ def test_wrong_files_give_one_line(sam: Sam, tmp_path: Path) -> None:
         "does not fit SAM": {name: x for name, x in state.items() if "neck.3" not in name},
         "does not fit": state | {"mask_decoder.iou_token.weight": torch.ones(1, 3)},
         "holds no state_dict": [torch.ones(2)],
-        "TinyViT": state | {"image_encoder.patch_embed.seq.0.c.weight": torch.ones(2)},
+        "it holds no image_encoder.layers.0": state | {"image_encoder.patch_embed.seq.0.c.weight": torch.ones(2)},
+        "does not fit SAM .*not enough values": state | {"mask_decoder.mask_tokens.weight": torch.ones(2)},
+        "does not fit SAM .*0-d tensor": state
+        | {"mask_decoder.iou_prediction_head.layers.0.weight": torch.tensor(1.0)},
     }
     for message, content in wrong.items():
         torch.save(content, tmp_path / "sam.pth")

@@ -1,4 +1,4 @@
-"""ONNX's Resize where it repeats pixels: which pixel each output reads is calculated, and compared with repetition."""
+"""ONNX's Resize by whole factors: where each output reads is calculated, and compared with what torch does."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bitfab.frontend.calls import Unsupported
+from bitfab.frontend.torch import MAX_VALUES
 
 
 def resize(node: Any, x: Tensor, roi: Any = None, scales: Any = None, sizes: Any = None) -> Tensor:
-    """Nearest neighbour by whole factors; raises Unsupported for all that is no repetition of pixels."""
+    """Nearest or linear, by whole factors; raises Unsupported for all that is not what torch's own upsampling does.
+
+    `nearest` must repeat each pixel equally often; `linear` must see pixels as squares (half_pixel), borders repeated.
+    """
     mode = node.attributes.get("mode", "nearest")
-    if mode != "nearest":
-        raise Unsupported(f"mode {mode}: only nearest; export the model with that")
+    if mode not in ("nearest", "linear"):
+        raise Unsupported(f"mode {mode}: only nearest and linear; export the model with one of those")
     if isinstance(scales, Tensor) or isinstance(sizes, Tensor):
         raise Unsupported("its scales are computed from the network's input")
     axes = [axis % x.ndim for axis in node.attributes.get("axes", range(x.ndim))]
@@ -33,21 +37,27 @@ def resize(node: Any, x: Tensor, roi: Any = None, scales: Any = None, sizes: Any
     else:
         ratios = [float(scale) for scale in np.asarray(scales).reshape(-1)]
         after = [math.floor(size * ratio) for size, ratio in zip(before, ratios, strict=True)]
+    growth = math.prod(max(new, 1) / max(old, 1) for old, new in zip(before, after, strict=True))
+    if x.numel() * growth > x.shape[0] * MAX_VALUES:
+        raise Unsupported(f"from {before} to {after}: at most {MAX_VALUES:,} values for each image")
     factors = [1] * x.ndim
     for axis, old, new, ratio in zip(axes, before, after, ratios, strict=True):
-        factors[axis] = _factor(node, old, new, ratio)
+        factors[axis] = (_repetition if mode == "nearest" else _interpolation)(node, old, new, ratio)
     if factors[:2] != [1, 1] or x.ndim != 4:
         raise Unsupported(f"of a value of shape {tuple(x.shape)} by {factors}: only of the height and width of images")
-    return F.interpolate(x, scale_factor=[float(f) for f in factors[2:]]) if factors[2:] != [1, 1] else x
+    if factors[2:] == [1, 1]:
+        return x
+    scales = [float(factor) for factor in factors[2:]]
+    return F.interpolate(x, scale_factor=scales, mode="nearest" if mode == "nearest" else "bilinear")
 
 
-def _factor(node: Any, old: int, new: int, ratio: float) -> int:
+def _repetition(node: Any, old: int, new: int, ratio: float) -> int:
     """How often each pixel is repeated along one axis."""
-    factor = new // old if old else 0
-    repeated = np.arange(new) // factor if factor and new % old == 0 else None
-    found = _sources(node, old, new, ratio) if repeated is not None else None
+    factor = _whole(old, new)
+    repeated = np.arange(new) // factor if factor else None
+    found = _sources(node, old, new, ratio) if factor else None
     if repeated is None or found is None or not np.array_equal(found, repeated):
-        coordinates = node.attributes.get("coordinate_transformation_mode", "half_pixel")
+        coordinates = _coordinates(node)
         rounding = node.attributes.get("nearest_mode", "round_prefer_floor")
         raise Unsupported(
             f"from {old} to {new} with coordinates {coordinates} and rounding {rounding}, which does not repeat each "
@@ -56,23 +66,50 @@ def _factor(node: Any, old: int, new: int, ratio: float) -> int:
     return factor
 
 
-def _sources(node: Any, old: int, new: int, ratio: float) -> NDArray[np.int64] | None:
-    """Which pixel each output reads along one axis, by the operator's specification; None for unknown modes."""
+def _interpolation(node: Any, old: int, new: int, ratio: float) -> int:
+    """By how much an axis grows whose outputs are interpolated between the middles of the pixels."""
+    factor = _whole(old, new)
+    squares = (np.arange(new) + 0.5) / factor - 0.5 if factor else None
+    found = _places(node, old, new, ratio) if factor else None
+    if squares is None or found is None or not np.allclose(found.clip(0, old - 1), squares.clip(0, old - 1)):
+        raise Unsupported(
+            f"mode linear from {old} to {new} with coordinates {_coordinates(node)}: use whole factors with half_pixel"
+        )
+    return factor
+
+
+def _whole(old: int, new: int) -> int:
+    """The factor by which an axis grows; 0 where it is no whole one."""
+    return new // old if 0 < old <= new and new % old == 0 else 0
+
+
+def _coordinates(node: Any) -> str:
+    return str(node.attributes.get("coordinate_transformation_mode", "half_pixel"))
+
+
+def _places(node: Any, old: int, new: int, ratio: float) -> NDArray[np.float64] | None:
+    """Where each output reads along one axis, by the operator's specification; None for unknown coordinates."""
     x = np.arange(new, dtype=np.float64)
-    match node.attributes.get("coordinate_transformation_mode", "half_pixel"):
+    match _coordinates(node):
         case "asymmetric":
-            at = x / ratio
+            return x / ratio
         case "half_pixel":
-            at = (x + 0.5) / ratio - 0.5
+            return (x + 0.5) / ratio - 0.5
         case "half_pixel_symmetric":
             adjust = new / (ratio * old)
-            at = old / 2 * (1 - adjust) + (x + 0.5) / ratio - 0.5
+            return old / 2 * (1 - adjust) + (x + 0.5) / ratio - 0.5
         case "pytorch_half_pixel":
-            at = (x + 0.5) / ratio - 0.5 if new > 1 else 0 * x
+            return (x + 0.5) / ratio - 0.5 if new > 1 else 0 * x
         case "align_corners":
-            at = x * (old - 1) / (new - 1) if new > 1 else 0 * x
-        case _:
-            return None
+            return x * (old - 1) / (new - 1) if new > 1 else 0 * x
+    return None
+
+
+def _sources(node: Any, old: int, new: int, ratio: float) -> NDArray[np.int64] | None:
+    """Which pixel each output reads along one axis, by the operator's specification; None for unknown modes."""
+    at = _places(node, old, new, ratio)
+    if at is None:
+        return None
     match node.attributes.get("nearest_mode", "round_prefer_floor"):
         case "floor":
             near = np.floor(at)

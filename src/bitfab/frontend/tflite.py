@@ -154,8 +154,9 @@ def _module(layer: layers.Layer, never_negative: bool) -> nn.Module:
             parts["pad"] = nn.ZeroPad2d((left, right, top, bottom))
         case layers.Reshaping(shape):
             parts["reshape"] = nn.Flatten() if len(shape) == 1 else Reshape(shape)
-        case layers.Upsampling((rows, columns)):
-            parts["upsample"] = nn.Upsample(scale_factor=(float(rows), float(columns)), mode="nearest")
+        case layers.Upsampling((rows, columns), bilinear):
+            mode = "bilinear" if bilinear else "nearest"
+            parts["upsample"] = nn.Upsample(scale_factor=(float(rows), float(columns)), mode=mode)
         case layers.Unary(kind):
             if kind not in _UNARIES:
                 raise BitfabError(f"{kind} in a float model is not supported")

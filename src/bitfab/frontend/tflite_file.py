@@ -44,6 +44,7 @@ _OPTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {  # class of the schema, 
     "CONCATENATION": ("ConcatenationOptions", ("axis", "fused_activation_function")),
     "MEAN": ("ReducerOptions", ("keep_dims",)),
     "LEAKY_RELU": ("LeakyReluOptions", ("alpha",)),
+    "RESIZE_BILINEAR": ("ResizeBilinearOptions", ("align_corners", "half_pixel_centers")),
     "RESIZE_NEAREST_NEIGHBOR": ("ResizeNearestNeighborOptions", ("align_corners",)),
 }
 _MEANINGS: Mapping[str, Mapping[int, str]] = {"padding": _PADDINGS, "fused_activation_function": _ACTIVATIONS}

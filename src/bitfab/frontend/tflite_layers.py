@@ -107,9 +107,10 @@ class Reshaping:
 
 @dataclass(frozen=True)
 class Upsampling:
-    """Each pixel becomes factor[0] x factor[1] pixels."""
+    """Each pixel becomes factor[0] x factor[1] pixels; `bilinear`: interpolated between the middles of the pixels."""
 
     factor: Pair
+    bilinear: bool = False
 
 
 @dataclass(frozen=True)

@@ -293,6 +293,8 @@ class _Importer:
         self.emit(step, Reshape(layer.shape), self.sole(step))
 
     def upsampling(self, step: layers.Step, layer: layers.Upsampling) -> None:
+        if layer.bilinear:
+            raise BitfabError("RESIZE_BILINEAR in an int8 model is not supported; load the float model and quantize it")
         self.same_scale(step)
         self.emit(step, Upsample(layer.factor), self.sole(step))
 

@@ -286,10 +286,13 @@ class _Reading:
         channels, *before = self.image(operator)
         after = self.shape(operator.outputs[0])[1:]
         if len(after) != 2 or any(new % old for old, new in zip(before, after, strict=True)):
-            raise BitfabError(f"RESIZE_NEAREST_NEIGHBOR from {before} to {after}; only by whole factors")
+            raise BitfabError(f"{operator.kind} from {before} to {after}; only by whole factors")
         if operator.options["align_corners"]:
-            raise BitfabError("RESIZE_NEAREST_NEIGHBOR with align_corners is not supported")
-        return Upsampling((after[0] // before[0], after[1] // before[1])), (channels, *after)
+            raise BitfabError(f"{operator.kind} with align_corners is not supported")
+        bilinear = operator.kind == "RESIZE_BILINEAR"
+        if bilinear and not operator.options["half_pixel_centers"]:
+            raise BitfabError("RESIZE_BILINEAR without half_pixel_centers is not supported; export it with them")
+        return Upsampling((after[0] // before[0], after[1] // before[1]), bilinear), (channels, *after)
 
     def unary(self, operator: Operator) -> tuple[Layer, Shape]:
         source = operator.inputs[0]
@@ -323,6 +326,7 @@ _RULES: Mapping[str, Callable[[_Reading, Operator], tuple[Layer, Shape]]] = {
     "PAD": _Reading.border,
     "RESHAPE": _Reading.reshaping,
     "SQUEEZE": _Reading.reshaping,
+    "RESIZE_BILINEAR": _Reading.upsampling,
     "RESIZE_NEAREST_NEIGHBOR": _Reading.upsampling,
     **dict.fromkeys(UNARIES, _Reading.unary),
 }

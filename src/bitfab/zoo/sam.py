@@ -16,6 +16,7 @@ from bitfab.errors import BitfabError
 from bitfab.frontend.matmul import MatMul
 from bitfab.quant.move_scales import Move
 from bitfab.zoo.sam_image_encoder import Block, EncoderShape, ImageEncoder, LayerNorm2d, Mlp
+from bitfab.zoo.sam_mobile_encoder import MobileEncoder, MobileShape, WindowAttention, WindowMlp
 
 __all__ = ["MaskDecoder", "PromptEncoder", "Prompts", "Sam", "SamShape", "scale_moves"]
 
@@ -37,7 +38,7 @@ class SamShape:
     iou_hidden: int = 256
     grid: int = 64
     image: int = 1024
-    encoder: EncoderShape | None = field(default_factory=EncoderShape)
+    encoder: EncoderShape | MobileShape | None = field(default_factory=EncoderShape)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Sam(nn.Module):
     def __init__(self, shape: SamShape) -> None:
         super().__init__()
         self.shape = shape
-        self.image_encoder = None if shape.encoder is None else ImageEncoder(shape.encoder)
+        self.image_encoder = _encoder(shape.encoder)
         self.prompt_encoder = PromptEncoder(shape)
         self.mask_decoder = MaskDecoder(shape)
 
@@ -87,6 +88,15 @@ class Sam(nn.Module):
         sparse, dense = self.prompt_encoder(prompts)
         masks, iou = self.mask_decoder(embedding, self.prompt_encoder.positions(), sparse, dense)
         return masks, iou
+
+
+def _encoder(shape: EncoderShape | MobileShape | None) -> ImageEncoder | MobileEncoder | None:
+    match shape:
+        case EncoderShape():
+            return ImageEncoder(shape)
+        case MobileShape():
+            return MobileEncoder(shape)
+    return None
 
 
 class PromptEncoder(nn.Module):
@@ -301,6 +311,10 @@ def scale_moves(module: nn.Module) -> list[Move]:
             case Block():
                 moves.append(Move(f"{at}norm1", inputs=(f"{at}attn.qkv",)))
                 moves.append(Move(f"{at}norm2", inputs=(f"{at}mlp.lin1",)))
+            case WindowAttention():
+                moves.append(Move(f"{at}norm", inputs=(f"{at}qkv",)))
+            case WindowMlp():
+                moves.append(Move(f"{at}norm", inputs=(f"{at}fc1",)))
             case Mlp(act=nn.ReLU()):
                 moves.append(Move(f"{at}lin1", inputs=(f"{at}lin2",)))
             case Head():
