@@ -112,14 +112,14 @@ def testbench(hardware, exit_, entry, x, expected):
             ng.sim.start(control)
             ng.sim.wait(control)
             # veriloggen makes hardware of this function's syntax tree, and of formats it knows this one alone.
-            print("CYCLES %d" % (timer.value - start))  # noqa: UP031
+            print("CYCLES %d" % (timer.value - start))  # noqa: UP031 (compiled to Verilog)
             for i in range(results):
                 found = memory.read_word(i, sink, 8)
                 wanted = memory.read_word(i, checks + frame * FRAME_BYTES, 8)
                 if found == wanted:
                     print("SAME")
                 else:
-                    print("DIFFERENT %d: %d instead of %d" % (frame, found, wanted))  # noqa: UP031
+                    print("DIFFERENT %d: %d instead of %d" % (frame, found, wanted))  # noqa: UP031 (likewise)
         print("DONE")
         vthread.finish()
 

@@ -161,7 +161,7 @@ def _takes(net: nn.Module, batch: Tensor) -> bool:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             net(batch)
-    except Exception:
+    except Exception:  # the user's own network raises what it likes; a real fault shows when it is captured
         return False
     finally:
         for module, training in modes.items():

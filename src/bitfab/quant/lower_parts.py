@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import fx, nn
@@ -49,8 +51,8 @@ def trailing_shape(node: fx.Node) -> ir.Shape:
     return tuple(size for size in shape[1:] if isinstance(size, int))
 
 
-def pair(value: object) -> tuple[int, int]:
+def pair(value: Any) -> tuple[int, int]:
     """One number for both axes, or one for each."""
     if isinstance(value, tuple | list):
         return int(value[0]), int(value[-1])
-    return int(value), int(value)  # type: ignore[call-overload]
+    return int(value), int(value)
