@@ -1,10 +1,11 @@
 """Fit the coefficients of `bitfab.hw.cost` to what Yosys made of random networks: `scripts/measure_cost.py` first.
 
-    python scripts/fit_cost.py FOLDER [--styles]
+    python scripts/fit_cost.py FOLDER [--styles | --only BLOCK]
 
 Non-negative least squares of each block's LUTs and flip-flops, errors relative to the block's size; then the error of
 whole networks by cross-validation (each fifth left out in turn), and src/bitfab/hw/cost_ecp5.json from all. With
---styles the coefficients of a DSP a product and of all that is no multiplier stay as they are in that file.
+--styles the coefficients of a DSP a product and of all that is no multiplier stay as they are in that file, with --only
+those of all other blocks.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from scipy.optimize import nnls
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bitfab.hw.features import features
-from bitfab.hw.memory_cost import dsps, memories
+from bitfab.hw.memory_cost import dsps, memories, packed_registers
 
 OUTPUT = Path(__file__).resolve().parent.parent / "src/bitfab/hw/cost_ecp5.json"
 FOLDS = 5
@@ -38,17 +39,20 @@ STYLES = {
 }
 WHOLE = 30.0  # weight of a network's relative error beside a block's: cells between two blocks go to either
 
+Name = tuple[str, str]  # block, feature
 Row = dict[str, Any]
 Coefficients = dict[str, dict[str, dict[str, float]]]
 
 
-def fit(networks: Sequence[Sequence[Row]], kept: Coefficients | None = None) -> Coefficients:
-    """Coefficients by block, kind (lut, ff) and feature; those that are `kept` are given, save those of STYLES."""
+def fit(
+    networks: Sequence[Sequence[Row]], kept: Coefficients | None = None, fitted: Set[Name] = frozenset(STYLES)
+) -> Coefficients:
+    """Coefficients by block, kind (lut, ff) and feature; those that are `kept` are given, save those to be `fitted`."""
     described = [[_described(row) for row in rows] for rows in networks]
     every = {name for rows in described for row in rows for name in row}
-    names = sorted(every if kept is None else every & STYLES)
+    names = sorted(every if kept is None else every & fitted)
     columns = {name: column for column, name in enumerate(names)}
-    found = {block: {"lut": {}, "ff": {}} for block, _ in names} if kept is None else _without_styles(kept)
+    found = {block: {"lut": {}, "ff": {}} for block, _ in names} if kept is None else _without(kept, fitted)
     for kind in ("lut", "ff"):
         counts, wanted, weights = [], [], []
         for rows, features_of in zip(networks, described, strict=True):
@@ -56,7 +60,7 @@ def fit(networks: Sequence[Sequence[Row]], kept: Coefficients | None = None) -> 
             for line, row in zip(blocks, features_of, strict=True):
                 for name in row.keys() & columns.keys():
                     line[columns[name]] = row[name]
-            sizes = np.array([row[kind] for row in rows], dtype=float)
+            sizes = np.array([_outside(row, kind) for row in rows], dtype=float)
             known = np.array([predicted(row, found, kind) if kept else 0.0 for row in rows])
             counts += [*blocks, blocks.sum(axis=0)]
             wanted += [*(sizes - known), (sizes - known).sum()]
@@ -69,19 +73,25 @@ def fit(networks: Sequence[Sequence[Row]], kept: Coefficients | None = None) -> 
     return found
 
 
-def _without_styles(kept: Coefficients) -> Coefficients:
+def _without(kept: Coefficients, fitted: Set[Name]) -> Coefficients:
+    none: dict[str, dict[str, float]] = {"lut": {}, "ff": {}}
     return {
         block: {
-            kind: {name: value for name, value in own.items() if (block, name) not in STYLES}
-            for kind, own in kinds.items()
+            kind: {name: value for name, value in own.items() if (block, name) not in fitted}
+            for kind, own in kept.get(block, none).items()
         }
-        for block, kinds in kept.items()
+        for block in kept.keys() | {block for block, _ in fitted}
     }
 
 
-def _described(row: Row) -> dict[tuple[str, str], float]:
+def _described(row: Row) -> dict[Name, float]:
     """The features of an instance by (block, feature)."""
     return {(row["block"], name): count for name, count in features(row["block"], row["parameters"]).items()}
+
+
+def _outside(row: Row, kind: str) -> int:
+    """The cells that the features describe: flip-flops as if none lay inside multipliers."""
+    return int(row[kind]) + (packed_registers(row["block"], row["parameters"]) if kind == "ff" else 0)
 
 
 def predicted(row: Row, coefficients: Coefficients, kind: str) -> float:
@@ -93,12 +103,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--styles", action="store_true", help="fit what multipliers other than DSPs add, keep the rest")
+    parser.add_argument("--only", metavar="BLOCK", help="fit one block, keep the others")
     options = parser.parse_args()
-    kept = json.loads(OUTPUT.read_text()) if options.styles else None
+    kept = json.loads(OUTPUT.read_text()) if options.styles or options.only else None
     networks = [json.loads(path.read_text()) for path in sorted(options.folder.glob("[0-9]*.json"))]
+    named = {name for rows in networks for row in rows for name in _described(row) if name[0] == options.only}
+    fitted = named if options.only else STYLES
     errors: dict[str, list[float]] = defaultdict(list)
     for fold in range(FOLDS):
-        coefficients = fit([rows for i, rows in enumerate(networks) if i % FOLDS != fold], kept)
+        coefficients = fit([rows for i, rows in enumerate(networks) if i % FOLDS != fold], kept, fitted)
         for rows in networks[fold::FOLDS]:
             for kind in ("lut", "ff"):
                 errors[kind].append(sum(predicted(row, coefficients, kind) for row in rows) / _sum(rows, kind) - 1)
@@ -112,11 +125,11 @@ def main() -> None:
     for kind in ("dsp", "bram"):
         wrong = [error for error in errors[kind] if error]
         print(f"networks, {kind}: exact for {len(networks) - len(wrong)} of {len(networks)}; else off by {wrong}")
-    OUTPUT.write_text(json.dumps(fit(networks, kept), indent=1, sort_keys=True) + "\n")
+    OUTPUT.write_text(json.dumps(fit(networks, kept, fitted), indent=1, sort_keys=True) + "\n")
 
 
 def _sum(rows: Sequence[Row], kind: str) -> float:
-    return sum(row[kind] for row in rows)
+    return sum(_outside(row, kind) for row in rows)
 
 
 if __name__ == "__main__":

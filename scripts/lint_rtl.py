@@ -8,7 +8,8 @@ from bitfab.hw.render_vhdl import library
 from bitfab.tools import ghdl, verilator
 from bitfab.tools.process import MissingToolError
 
-LIBRARY = Path(__file__).parent.parent / "src" / "bitfab" / "rtl"
+PACKAGE = Path(__file__).parent.parent / "src" / "bitfab"
+LIBRARY, BOARD = PACKAGE / "rtl", PACKAGE / "board" / "rtl"
 FILES = {
     "dot": {"WeightFile": "weights.mem", "BiasFile": "bias.mem"},
     "conv2d": {"WeightFile": "weights.mem", "BiasFile": "bias.mem"},
@@ -16,18 +17,19 @@ FILES = {
     "table": {"TableFile": "table.mem"},
     "interpolate": {"TableFile": "table.mem"},
     "threshold": {"ThresholdFile": "thresholds.mem"},
+    "memory": {"MemoryFile": "words.mem"},
 }
 SIMULATION = {"sim_source": {"File": "words.mem"}, "sim_check": {"File": "words.mem"}}
 
 
 def main() -> int:
-    sources = sorted(LIBRARY.glob("*/bf_*.sv"))
+    sources = [*sorted(LIBRARY.glob("*/bf_*.sv")), *sorted(BOARD.glob("bf_*.sv"))]
     failures = 0
     for source in sources:
         block = source.stem.removeprefix("bf_")
-        needed = [source, *(other for other in sources if other != source and other.stem in source.read_text())]
-        shared = ("bf_window", "bf_dot", "bf_products", "bf_multiply", "bf_pool")
-        needed += [s for s in sources if s.stem in shared and s not in needed]
+        needed = [source]
+        for file in needed:  # which grows by what each of its files names
+            needed += [other for other in sources if other not in needed and other.stem in file.read_text()]
         try:
             verilator.lint(needed, source.stem, {**FILES.get(block, {}), **SIMULATION.get(block, {})})
         except BitfabError as error:

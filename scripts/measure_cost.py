@@ -5,7 +5,9 @@
 FOLDER/<seed>.json: a list of {block, parameters, lut, ff, dsp, bram}. Seeds that are there already are left out, so an
 interrupted run goes on where it was. Seeds below STYLES have a DSP a product and at least two bits a value; networks
 from there on draw multipliers and memories of every kind for each layer, and bipolar values and weights; from
-REQUANTIZERS on a network is a requantizer that multiplies with LUTs.
+REQUANTIZERS on a network is a requantizer that multiplies with LUTs, from PRODUCTS on a product of two streams. From
+SLICES on a block is synthesized alone, without a design around it: a slice; from LINES on a function of more than 8
+bits.
 """
 
 from __future__ import annotations
@@ -31,25 +33,28 @@ from bitfab.hw.plan import Engine, plan
 from bitfab.ir import Builder, Graph
 from bitfab.ir.ops import (
     Add,
-    Argmax,
     Concat,
     Conv2d,
     ConvTranspose2d,
     Dense,
     MaxPool2d,
+    Multiply,
     Op,
     Requantize,
     Reshape,
+    Slice,
     SumPool2d,
     Table,
     Threshold,
+    TopK,
     Upsample,
 )
+from bitfab.quant.piecewise import shortened
 from bitfab.tools import yosys
 
 CHANNELS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 WIDE = (16, 16, 24, 32, 32, 48, 64, 64, 96, 128)  # of binary networks
-STYLES, REQUANTIZERS = 1000, 2000
+STYLES, REQUANTIZERS, PRODUCTS, SLICES, LINES = 1000, 2000, 3000, 4000, 5000
 
 
 class Network:
@@ -105,7 +110,7 @@ class Network:
         for _ in range(int(rng.integers(0, 3))):
             self.dense()
         if len(self.shape) == 1 and rng.integers(2):
-            self.add("class", Argmax())
+            self.add("class", TopK(int(rng.integers(1, min(self.shape[0], 4) + 1))))
         return self.builder.build((self.value,))
 
     @property
@@ -187,7 +192,7 @@ class Network:
 def design_of(seed: int) -> Design:
     """A streaming design of the random network with a random number of multipliers; its clock does not matter."""
     if seed >= REQUANTIZERS:
-        return requantizer(seed)
+        return lone(seed)
     network, rng = Network(seed), np.random.default_rng(seed)
     graph = network.build()
     parallelism = int(rng.choice([16, 24, 32, 48, 64])) * (4 if network.binary else 1)
@@ -198,6 +203,12 @@ def design_of(seed: int) -> Design:
         if engine.folding is not None
     }
     return generate(graph, "ecp5-85k", folding=folding, style="stream")
+
+
+def lone(seed: int) -> Design:
+    """One operation by itself, which one the seed says."""
+    firsts = {REQUANTIZERS: requantizer, PRODUCTS: product, SLICES: slice_of, LINES: lines}
+    return firsts[max(first for first in firsts if first <= seed)](seed)
 
 
 def requantizer(seed: int) -> Design:
@@ -212,6 +223,45 @@ def requantizer(seed: int) -> Design:
     value = builder.add("requantize", Requantize(multiplier, shift, out, 0, 255, 0, int(rng.integers(2))), value)
     folding = {"requantize": Folding(lanes, 1, Multiplier.LUTS)}
     return generate(builder.build((value,)), "ecp5-85k", folding=folding, style="stream")
+
+
+def product(seed: int) -> Design:
+    """A product of two streams by itself: of images, or of an image and a factor a channel."""
+    rng, builder = np.random.default_rng(seed), Builder(f"random_{seed}")
+    channels, lanes = ((1, 1), (4, 1), (4, 2), (8, 4), (16, 2), (64, 1), (128, 2))[rng.integers(7)]
+    types = [IntType(int(rng.choice([4, 6, 8, 8, 12, 16])), signed=bool(rng.integers(2))) for _ in range(2)]
+    zeros = [int(rng.integers(type.low, type.high, endpoint=True)) * int(rng.integers(2)) for type in types]
+    side = int(rng.choice([4, 8, 20]))
+    shapes = [(channels, side, side), (channels, side, side) if rng.integers(2) else (channels, 1, 1)]
+    values = tuple(builder.input(name, *value) for name, *value in zip("ab", shapes, types, strict=True))
+    folding = {"product": Folding(lanes, 1, Multiplier.LUTS if rng.integers(2) else Multiplier.DSP)}
+    graph = builder.build((builder.add("product", Multiply(*zeros), values),))
+    return generate(graph, "ecp5-85k", folding=folding, style="stream")
+
+
+def slice_of(seed: int) -> Design:
+    """A slice by itself, along any axis, in steps of one or more."""
+    rng, builder = np.random.default_rng(seed), Builder(f"random_{seed}")
+    shape = (int(rng.choice([2, 4, 8, 16, 48])), *(int(side) for side in rng.choice([3, 8, 20, 64], 2)))
+    value = builder.input("x", shape, IntType(int(rng.choice([2, 4, 8, 8])), signed=False))
+    axis = int(rng.integers(3))
+    start, stop = sorted(rng.choice(shape[axis] + 1, 2, replace=False).tolist())
+    op = Slice(axis, start, stop, int(rng.choice([1, 1, 2, 3])))
+    return generate(builder.build((builder.add("part", op, value),)), "ecp5-85k", style="stream")
+
+
+def lines(seed: int) -> Design:
+    """A smooth function of more than 8 bits by itself."""
+    rng, builder = np.random.default_rng(seed), Builder(f"random_{seed}")
+    domain = IntType(int(rng.integers(9, 17)), signed=True)
+    type = IntType(int(rng.choice([8, 8, 10, 12, 16])), signed=bool(rng.integers(2)))
+    reals = np.linspace(-1, 1, 1 << domain.bits, endpoint=False) * rng.uniform(2, 12)
+    sigmoid = 1 / (1 + np.exp(-reals))
+    values = (sigmoid, np.tanh(reals), reals * sigmoid, reals * np.tanh(np.logaddexp(0, reals)))[rng.integers(4)]
+    wanted = (values - values.min()) / np.ptp(values) * (type.high - type.low) + type.low
+    op = shortened(wanted, Table(np.rint(wanted).astype(np.int32), domain, type))
+    value = builder.input("x", (int(rng.choice([1, 2, 4])), 4, 4), domain)
+    return generate(builder.build((builder.add("curve", op, value),)), "ecp5-85k", style="stream")
 
 
 def styled(engine: Engine, rng: np.random.Generator) -> Folding:
@@ -239,6 +289,24 @@ def rows(design: Design) -> list[dict[str, object]]:
     return [*found, {"block": "top", "parameters": top_parameters(design), **rest}]
 
 
+def alone(design: Design) -> list[dict[str, object]]:
+    """What the block of a design's one engine takes by itself."""
+    (instance,) = design.instances
+    values = [f".{name}({v if isinstance(v, int) else json.dumps(v)})" for name, v in instance.parameters.items()]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / design.name
+        write_files(design.files, folder)
+        top = folder / "top.sv"
+        top.write_text(
+            "module top (input logic clk_i, rst_i, valid_i, ready_i, output logic ready_o, valid_o,\n"
+            f"input logic [{design.input.width - 1}:0] data_i, output logic [{design.output.width - 1}:0] data_o);\n"
+            f"bf_{instance.block} #({', '.join(values)}) block (.*);\nendmodule\n"
+        )
+        source = folder / "rtl" / f"bf_{instance.block}.sv"
+        total = yosys.synthesize_ecp5([source, top], "top", folder / "rtl").total
+    return [{"block": instance.block, "parameters": dict(instance.parameters), **asdict(total)}]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -251,7 +319,7 @@ def main() -> None:
         if path.exists():
             continue
         try:
-            found = rows(design_of(seed))
+            found = alone(design_of(seed)) if seed >= SLICES else rows(design_of(seed))
         except BitfabError as error:  # what has no streaming hardware, such as thresholds behind a flatten
             print(f"{seed}: left out ({error})", flush=True)
             continue

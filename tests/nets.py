@@ -35,6 +35,20 @@ class Residual(nn.Module):
         return self.activation(x + y) if self.join == "add" else torch.cat([self.activation(y), x], dim=1)
 
 
+class Gate(nn.Module):
+    """Each channel scaled by what all of the image says of it (squeeze-and-excitation), or each number by another."""
+
+    def __init__(self, channels: int, activation: nn.Module, whole: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1)
+        self.activation = activation
+        self.whole = whole
+
+    def forward(self, x: Tensor) -> Tensor:
+        squeezed = x.mean((2, 3), keepdim=True) if self.whole else x
+        return x * self.activation(self.conv(squeezed))
+
+
 class Halves(nn.Module):
     """Half of the channels, cropped and convolved, behind the other half cropped alike."""
 
@@ -105,6 +119,8 @@ def _stage(kind: str, choices: tuple[int, ...], x: Tensor) -> list[nn.Module] | 
             return [nn.Upsample(scale_factor=(1 + a % 4, 2 + b % 2), mode="bilinear")]
         case "halves" if channels % 2 == 0 and size >= 2:
             return [Halves(channels, activation)]
+        case "gate" if channels <= 8:
+            return [Gate(channels, activation, whole=bool(a % 3))]
         case "add" | "concat" if channels <= 8:
             return [Residual(channels, activation, kind)]
     return None
@@ -133,6 +149,8 @@ KINDS = (
     "bilinear",
     "add",
     "concat",
+    "gate",
+    "gate",
     "halves",
 )
 

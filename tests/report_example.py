@@ -21,7 +21,6 @@ from bitfab.report import (
     SizeBytes,
     Verification,
     fifo_peaks,
-    mac_utilization,
     timing,
 )
 
@@ -54,7 +53,7 @@ def layer(
         simd=simd,
         cycles=cycles,
         ideal_cycles=macs // used,
-        utilization=mac_utilization(macs, pe, simd, cycles),
+        utilization=macs / (pe * simd) / cycles,
         lut=310 + 37 * used,
         ff=260 + 31 * used,
         dsp=used // 4,

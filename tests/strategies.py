@@ -8,6 +8,7 @@ Structure and attributes are drawn by hypothesis (so that failures shrink); cons
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import get_args
 
 import numpy as np
@@ -18,7 +19,6 @@ from bitfab.errors import BitfabError
 from bitfab.ir import Builder, Graph, Value
 from bitfab.ir.ops import (
     Add,
-    Argmax,
     Bits,
     Compare,
     Concat,
@@ -37,6 +37,7 @@ from bitfab.ir.ops import (
     SumPool2d,
     Table,
     Threshold,
+    TopK,
     Transpose,
     Upsample,
 )
@@ -81,6 +82,34 @@ def graphs(draw: Draw, ops: Sequence[type] = ALL_OPS, max_nodes: int = 6, max_si
     graph = builder.build((names[-1],))
     read = {name for node in graph for name in node.inputs}
     return builder.build(tuple(name for name in graph.values if name not in read))
+
+
+@st.composite
+def far_graphs(draw: Draw) -> Graph:
+    """Sums and requantizations of values far from zero, or far beyond the output's type.
+
+    What each operation puts out is an output: two dense layers with biases up to 2**30, their sum (which may be small
+    again), the sum with a narrow input, and a requantization of each, of any rounding, that often saturates.
+    """
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    builder = Builder("far_graph")
+    names = [builder.input("x", (3,), draw(types(MAX_BITS)))]
+    for _ in range(2):
+        far = draw(st.sampled_from([-1, 1])) << draw(st.integers(0, 30))
+        weight = rng.integers(-9, 10, (3, 3))
+        names.append(builder.add("dense", Dense(weight, far + rng.integers(-9, 10, 3)), names[0]))
+    names.append(builder.add("sum", Add(), (names[1], names[2])))
+    names.append(builder.add("sum", Add(), (names[draw(st.integers(1, 3))], names[0])))
+    for name in names[:]:
+        value, type = builder.value(name), draw(types(bipolar=False))
+        zeros = draw(st.sampled_from([0, value.low, value.high])), draw(st.integers(type.low, type.high))
+        farthest = max(abs(value.low - zeros[0]), abs(value.high - zeros[0]), 1)
+        reach = 2 ** draw(st.sampled_from([15, 8, 16, 24])) - draw(st.integers(0, 99))  # just below what carriers hold
+        constants = multiplier_and_shift(np.array([min(reach / farthest, 200.0)]), 16)
+        op = Requantize(*constants, type, type.low, type.high, *zeros, draw(st.sampled_from(list(Rounding))))
+        with suppress(BitfabError):  # a product that no 64 bits hold
+            names.append(builder.add("requantize", op, name))
+    return builder.build(tuple(names[1:]))
 
 
 def batch(graph: Graph, seed: int, size: int = 3) -> list[IntArray]:
@@ -135,6 +164,9 @@ def _add_node(
     inputs = (name,)
     if kind in (Add, Concat, Multiply):
         inputs = (name, draw(st.sampled_from(list(names))))
+    if kind is Multiply and len(builder.value(inputs[1]).shape) == 3 and draw(st.booleans()):  # a factor a channel
+        size = builder.value(inputs[1]).shape[1:]
+        inputs = (name, builder.add("squeezed", MaxPool2d((size[0], size[1]), (size[0], size[1])), inputs[1]))
     if kind in (Conv2d, ConvTranspose2d, MaxPool2d, SumPool2d, Upsample) and len(value.shape) != 3:
         raise BitfabError("an image is needed")
     if kind in (Compare, Bits, Lut, Popcount) and len(value.shape) == 3:
@@ -169,7 +201,7 @@ def _op(draw: Draw, rng: np.random.Generator, kind: type, value: Value) -> Op:
         Reshape: lambda draw, _, value: Reshape(_reshaped(draw, value)),
         Transpose: lambda draw, _, value: Transpose(tuple(draw(st.permutations(range(len(value.shape)))))),
         Slice: _slice,
-        Argmax: lambda *_: Argmax(),
+        TopK: lambda draw, _, value: TopK(draw(st.integers(1, min(4, value.shape[0])))),
     }
     return makers[kind](draw, rng, value)
 

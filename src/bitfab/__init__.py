@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bitfab.errors import BitfabError
+
 if TYPE_CHECKING:
     from bitfab.export import export_onnx, export_tables
     from bitfab.flow import as_integers, build, demo
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from bitfab.hw import Folding, MemoryStyle, Multiplier, Target, generate
     from bitfab.hw.cost import estimate
     from bitfab.hw.fit import fit
+    from bitfab.hw.loading import load_writes
     from bitfab.ir.run import run, trace
     from bitfab.ir.run_fast import run_fast
     from bitfab.ir.serialize import load, save
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdaRound",
+    "BitfabError",
     "Folding",
     "LutRecipe",
     "MemoryStyle",
@@ -65,6 +69,7 @@ __all__ = [
     "load_quantized_onnx",
     "load_quantized_tflite",
     "load_tflite",
+    "load_writes",
     "lower",
     "prepare",
     "quantize",
@@ -109,6 +114,7 @@ _LAZY = {
     "load_quantized_onnx": "bitfab.frontend.onnx_quantized",
     "load_quantized_tflite": "bitfab.frontend.tflite_quantized",
     "load_tflite": "bitfab.frontend.tflite",
+    "load_writes": "bitfab.hw.loading",
     "lower": "bitfab.quant",
     "prepare": "bitfab.quant",
     "quantize": "bitfab.quant",

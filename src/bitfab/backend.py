@@ -181,6 +181,8 @@ def synthesize(design: Design, folder: Path, stages: Stages | None = None) -> Im
         netlist = yosys.synthesize(sources, design.name, folder / "build", part, restructure=restructure)
     if part.family.facts.placer is not Placer.NEXTPNR:
         return Implementation(netlist, _counted(part, netlist))
+    total = netlist.total  # of LUTs and flip-flops the placer packs some, and adds some
+    nextpnr.check_fit(part, {"dsp": total.dsp, "bram": total.bram, "spram": total.spram})
     clock, results = design.target.clock_mhz, []
     with stages.stage("place and route"):
         for seed in SEEDS:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import nn
 from bitfab import applications, report, summary
 from bitfab.applications import Application, LutApplication
 from bitfab.backend import Stages, require_tools, simulate, synthesize
-from bitfab.board import bitstream
+from bitfab.board import bitstream, check_board, find_board
 from bitfab.board import require_tools as require_board_tools
 from bitfab.data.metrics import top1_accuracy
 from bitfab.dtypes import FloatArray, IntArray, dequantize, quantize
@@ -50,10 +51,13 @@ SQNR_IMAGES = 16
 BOARD_IMAGES = 4  # sent over a board's simulated serial line
 BATCH = 50
 
+Vectors = NDArray[np.generic] | torch.Tensor | Sequence[Any]
+"""Inputs (batch, *shape): an array, a tensor, or nested lists."""
+
 
 def build(
     design: Design,
-    vectors: NDArray[np.generic] | Sequence[NDArray[np.generic]],
+    vectors: Vectors | Sequence[Vectors],
     folder: Path | str | None = None,
     *,
     place: bool = True,
@@ -64,13 +68,15 @@ def build(
 
     `folder` is build/<name of the graph> by default. With `board`, that board's bitstream is made too
     (`bitfab.board.bitstream`), in <folder>/board.
-    vectors: (batch, *shape), integers of the graph's input, or real numbers that are quantized first; an array for each
-    of several inputs. Raises BitfabError on any mismatch, a device too small, a missing tool or an unwritable folder.
+    vectors: (batch, *shape), integers of the graph's input, or real numbers that are quantized first; a list of one for
+    each of several inputs. Raises BitfabError on any mismatch, a device too small, a board that has not the part, a
+    missing tool or an unwritable folder.
     """
     stages, folder = stages or Stages(), Path(folder or Path("build") / design.name)
     require_tools(design.target, place, design.language)
     images = _each_input(design.graph, vectors)
     if board is not None:
+        check_board(design, find_board(board))
         require_board_tools(board)
     with _output(folder) as draft:
         simulation = simulate(design, images, draft, stages)
@@ -229,9 +235,12 @@ def _output(folder: Path) -> Iterator[Path]:
             raise ToolError(failure.tool, failure.task, failure.reason, lines, log) from error
 
 
-def _each_input(graph: Graph, vectors: NDArray[np.generic] | Sequence[NDArray[np.generic]]) -> list[IntArray]:
+def _each_input(graph: Graph, vectors: Vectors | Sequence[Vectors]) -> list[IntArray]:
     """The integers of every input, as many of each."""
-    arrays = [vectors] if isinstance(vectors, np.ndarray) else list(vectors)
+    listed = isinstance(vectors, list | tuple) and (
+        len(graph.inputs) > 1 or all(isinstance(each, np.ndarray | torch.Tensor) for each in vectors)
+    )
+    arrays = [_array(graph, each) for each in (vectors if listed else [vectors])]
     if len(arrays) != len(graph.inputs):
         names = ", ".join(value.name for value in graph.inputs)
         raise BitfabError(f"{graph.name}: {len(arrays)} arrays for the inputs {names}; give one for each")
@@ -240,6 +249,17 @@ def _each_input(graph: Graph, vectors: NDArray[np.generic] | Sequence[NDArray[np
             f"{graph.name}: {' and '.join(str(len(array)) for array in arrays)} inputs; give as many of each"
         )
     return [_codes(value, array) for value, array in zip(graph.inputs, arrays, strict=True)]
+
+
+def _array(graph: Graph, vectors: object) -> NDArray[np.generic]:
+    """An array with a batch axis, of anything that numpy or torch hold as one."""
+    try:
+        found = vectors.detach().cpu().numpy() if isinstance(vectors, torch.Tensor) else np.asarray(vectors)
+    except ValueError:  # lists of several lengths
+        found = np.asarray(None)
+    if found.ndim == 0:
+        raise BitfabError(f"{graph.name}: a {type(vectors).__name__} given for inputs; give an array (batch, *shape)")
+    return found
 
 
 def as_integers(graph: Graph, vectors: NDArray[np.generic]) -> IntArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import importlib
 import os
 import re
@@ -10,32 +9,24 @@ import sys
 import textwrap
 import traceback
 import zipfile
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
-import safetensors
-import safetensors.torch
 from numpy.typing import NDArray
-from torch import nn
 
-from bitfab import zoo
 from bitfab.data import npz
-from bitfab.errors import BitfabError
-from bitfab.frontend.onnx import load_onnx
-from bitfab.frontend.onnx_quantized import load_quantized_onnx
-from bitfab.frontend.tflite import load_tflite
-from bitfab.frontend.tflite_quantized import load_quantized_tflite
+from bitfab.errors import BitfabError, choice
 from bitfab.hw.design import Folding, Multiplier
 from bitfab.ir.graph import Graph
 from bitfab.ir.serialize import load
+from bitfab.output import nearest_folder
 
-FLOAT_FILES: Mapping[str, Callable[[Path], nn.Module]] = {".onnx": load_onnx, ".tflite": load_tflite}
-INTEGER_FILES: Mapping[str, Callable[[Path], Graph]] = {".onnx": load_quantized_onnx, ".tflite": load_quantized_tflite}
+if TYPE_CHECKING:
+    from torch import nn
 
-_Choice = TypeVar("_Choice", bound=enum.StrEnum)
+FLOAT_FILES = (".onnx", ".tflite")
 
 
 def array(path: Path) -> NDArray[np.generic]:
@@ -53,6 +44,14 @@ def array(path: Path) -> NDArray[np.generic]:
     finite = np.isfinite(loaded).reshape(len(loaded), -1).all(axis=1)
     if not finite.all():
         raise BitfabError(f"{path}: input {int(np.argmin(finite))} holds NaN or infinite values; clean the data")
+    return loaded
+
+
+def reals(path: Path) -> NDArray[np.generic]:
+    """An `array` of reals, as a float network takes them; BitfabError for integers."""
+    loaded = array(path)
+    if loaded.dtype.kind != "f":
+        raise BitfabError(f"{path}: an array of {loaded.dtype}; give floats, scaled as the network takes them")
     return loaded
 
 
@@ -101,10 +100,12 @@ def network(name: str, parameters: Path | None) -> nn.Module:
     if Path(name).suffix in FLOAT_FILES:
         if parameters is not None:
             raise BitfabError(f"{name}: holds its own parameters; leave --parameters out")
-        return FLOAT_FILES[Path(name).suffix](Path(name)).eval()
+        return _float_file(Path(name)).eval()
     module, _, attribute = name.partition(":")
     if not attribute or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", module) or module.endswith(".py"):
         raise BitfabError(f"{name}: not a network; give {_remedy(name)}")
+    from bitfab import zoo
+
     net = zoo.load(attribute) if module == "zoo" else _imported(module, attribute)
     if parameters is not None:
         _load_parameters(net, parameters)
@@ -116,7 +117,15 @@ def graph(path: Path) -> Graph:
 
     Raises BitfabError where the file is missing, damaged, of floats, or holds what has no integer form.
     """
-    return INTEGER_FILES.get(path.suffix, load)(path)
+    if path.suffix == ".onnx":
+        from bitfab.frontend.onnx_quantized import load_quantized_onnx
+
+        return load_quantized_onnx(path)
+    if path.suffix == ".tflite":
+        from bitfab.frontend.tflite_quantized import load_quantized_tflite
+
+        return load_quantized_tflite(path)
+    return load(path)
 
 
 def foldings(texts: list[str]) -> dict[str, Folding]:
@@ -126,11 +135,10 @@ def foldings(texts: list[str]) -> dict[str, Folding]:
         match = re.fullmatch(r"(\w+)=([1-9]\d{0,5})x([1-9]\d{0,5})(?::(\w+))?", text, re.ASCII)
         if match is None:
             raise BitfabError(f"--fold {text}: write LAYER=PExSIMD or LAYER=PExSIMD:MULTIPLIER, such as conv1=8x4:luts")
-        if match[4] and match[4] not in list(Multiplier):
-            raise BitfabError(f"--fold {text}: multiplier {match[4]}; choose one of {', '.join(Multiplier)}")
         if match[1] in result:
             raise BitfabError(f"--fold {text}: {match[1]} is folded twice; give each layer once")
-        result[match[1]] = Folding(int(match[2]), int(match[3]), Multiplier(match[4]) if match[4] else None)
+        multiplier = choice(Multiplier, match[4], f"--fold {text}: multiplier {match[4]}") if match[4] else None
+        result[match[1]] = Folding(int(match[2]), int(match[3]), multiplier)
     return result
 
 
@@ -138,14 +146,6 @@ def random_codes(graph: Graph, count: int) -> list[NDArray[np.generic]]:
     """Uniformly random integers of each of the graph's inputs, always the same."""
     rng = np.random.default_rng(0)
     return [rng.integers(value.low, value.high + 1, (count, *value.shape)) for value in graph.inputs]
-
-
-def choice(kind: type[_Choice], text: str, option: str) -> _Choice:
-    """The member of that name; BitfabError lists all."""
-    try:
-        return kind(text)
-    except ValueError:
-        raise BitfabError(f"{option} {text}: choose one of {', '.join(kind)}") from None
 
 
 def graph_file(path: Path) -> Path:
@@ -156,13 +156,15 @@ def graph_file(path: Path) -> Path:
 
 
 def new_file(path: Path) -> Path:
-    """A path that can be written to, found out before the work; BitfabError says what is in the way."""
+    """A path that can be written to, once its missing folders are made; found out before the work.
+
+    BitfabError says what is in the way.
+    """
     if path.exists() and not path.is_file():
         raise BitfabError(f"{path}: is not a file; choose another name")
-    if not path.parent.is_dir():
-        raise BitfabError(f"{path.parent}: no such folder; make it first, or choose another")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise BitfabError(f"{path.parent}: this folder is not writable; choose another")
+    folder = nearest_folder(path.parent)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise BitfabError(f"{folder}: this folder is not writable; choose another")
     return path
 
 
@@ -194,6 +196,8 @@ def _unzipped(file: IO[bytes]) -> NDArray[np.generic]:
 
 def _remedy(name: str) -> str:
     """What to give in place of something that is no MODULE:NAME."""
+    from bitfab import zoo
+
     match Path(name.partition(":")[0]).suffix:
         case ".pt" | ".pth" | ".ckpt" | ".bin" | ".pkl":
             return "MODULE:NAME, with its state_dict as --parameters FILE.safetensors; pickles are never opened"
@@ -204,8 +208,21 @@ def _remedy(name: str) -> str:
     return f"MODULE:NAME, or zoo:{', zoo:'.join(zoo.NETWORKS)}"
 
 
+def _float_file(path: Path) -> nn.Module:
+    """The network of a float file; frameworks are imported when needed, for torch takes seconds."""
+    if path.suffix == ".onnx":
+        from bitfab.frontend.onnx import load_onnx
+
+        return load_onnx(path)
+    from bitfab.frontend.tflite import load_tflite
+
+    return load_tflite(path)
+
+
 def _imported(module: str, attribute: str) -> nn.Module:
     """The network by its name; whatever the user's code raises becomes one line that names its place."""
+    from torch import nn
+
     name = f"{module}:{attribute}"
     sys.path.insert(0, "")
     try:
@@ -235,6 +252,8 @@ def _essence(error: BaseException) -> str:
 
 
 def _load_parameters(net: nn.Module, path: Path) -> None:
+    import safetensors.torch
+
     try:
         net.load_state_dict(safetensors.torch.load_file(path))
     except FileNotFoundError:

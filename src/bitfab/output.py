@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,12 +15,13 @@ from bitfab.errors import BitfabError
 MARKER = "bitfab.json"
 """The file by which a folder is known to be bitfab's own, so that it may be replaced."""
 
+STATES = ("unfinished", "old")  # of a folder under a process's own name, beside the one that it becomes or was
+_NUMBERS = itertools.count()
+
 
 def check_folder(folder: Path) -> None:
     """Raise BitfabError unless `folder` is new, empty, or was written by bitfab; touches nothing."""
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
-    if not nearest.is_dir():
-        raise BitfabError(f"{nearest}: is not a folder; choose another output folder")
+    nearest_folder(folder)
     if not folder.is_dir():
         return
     if any(folder.iterdir()) and not (folder / MARKER).is_file():
@@ -27,20 +30,29 @@ def check_folder(folder: Path) -> None:
         raise BitfabError(f"{folder}: is a mount point and cannot be replaced; choose a folder inside it")
 
 
+def nearest_folder(place: Path) -> Path:
+    """The folder itself, or the first above it that there is; BitfabError where that is no folder."""
+    nearest = next(path for path in (place, *place.absolute().parents) if path.exists() or path.is_symlink())
+    if not nearest.is_dir():
+        raise BitfabError(f"{nearest}: is not a folder; choose another output folder")
+    return nearest
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A fresh folder to write into, beside `folder`; it takes that place once the block has ended well.
 
-    Else it is removed and what was there before stays, whatever ended the block (an error, Ctrl-C).
+    Else it is removed and what was there before stays, whatever ended the block (an error, Ctrl-C). Of several
+    processes that write one folder at a time, the last to end wins; what a killed one left is put back, or removed.
     Raises BitfabError where `check_folder` does, and where anything in the block cannot be written.
     """
-    check_folder(folder)
     place = folder.resolve()
-    draft, old = (place.with_name(f".{place.name}.{state}") for state in ("unfinished", "old"))
+    _tidy(place)
+    check_folder(folder)
+    own = f".{place.name}.{os.getpid()}-{next(_NUMBERS)}"
+    draft, old = (place.with_name(f"{own}.{state}") for state in STATES)
     missing = [parent for parent in place.parents if not parent.exists()]
     try:
-        for remains in (draft, old):  # of a process that was killed
-            shutil.rmtree(remains, ignore_errors=True)
         draft.mkdir(parents=True)
         yield draft
         if place.exists():
@@ -60,6 +72,30 @@ def whole_folder(folder: Path) -> Iterator[Path]:
                 f"{folder}: cannot be written ({reason}); free space or choose another output folder"
             ) from error
         raise
+
+
+def _tidy(place: Path) -> None:
+    """Put back or remove what processes left that were killed; of those that still run, nothing."""
+    for state in STATES:
+        for remains in place.parent.glob(f".{glob.escape(place.name)}.*.{state}"):
+            process = remains.name.removesuffix(f".{state}").rpartition(".")[2].partition("-")[0]
+            if not process.isdecimal() or _runs(int(process)):
+                continue
+            if state == "old" and not place.exists():
+                with suppress(OSError):  # stays where it is
+                    remains.replace(place)
+            else:
+                shutil.rmtree(remains, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def write_whole(path: Path, data: bytes) -> None:

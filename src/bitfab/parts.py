@@ -8,12 +8,15 @@ from enum import Enum
 
 from bitfab.errors import BitfabError
 
+Operands = tuple[int, int]
+"""Bits of what one multiplier multiplies, both signed, the wider first; (0, 0) where there is none."""
+
 
 @dataclass(frozen=True)
 class Resources:
-    """LUTs (carry and distributed RAM included), flip-flops, 18x18 multipliers, block RAMs.
+    """LUTs (carry and distributed RAM included), flip-flops, multipliers, block RAMs.
 
-    A LUT has as many inputs, a block RAM as many bits, as the part's family says.
+    A LUT has as many inputs, a multiplier and a block RAM as many bits, as the part's family says.
     """
 
     lut: int = 0
@@ -39,12 +42,16 @@ class Placer(Enum):
 
 @dataclass(frozen=True)
 class FamilyFacts:
-    """What the units of `Resources` are, and who places and routes; `caveat` is to be said with every figure."""
+    """What the units of `Resources` are, and who places and routes; `caveat` is to be said with every figure.
+
+    `multiplier` is its name, `operands` what it takes.
+    """
 
     title: str
     lut_inputs: int
     bram_kbit: int
     multiplier: str
+    operands: Operands
     placer: Placer
     caveat: str = ""
 
@@ -52,26 +59,49 @@ class FamilyFacts:
 class Family(Enum):
     """Devices of one architecture, which share cells and tools."""
 
-    ECP5 = FamilyFacts("Lattice ECP5", 4, 18, "18x18", Placer.NEXTPNR)
+    # Operands: ECP5 sysDSP Usage Guide, FPGA-TN-02205 (MULT18X18D); iCE40 DSP Function Usage Guide, FPGA-TN-02007
+    # (SB_MAC16); Gowin DSP User Guide, UG287 (MULT18X18); 7 Series DSP48E1 Slice, UG479; UltraScale DSP Slice, UG579;
+    # Cyclone V Device Handbook, CV-5V2, chapter 3: a block is two multipliers of 18 x 18, or one of 27 x 27 that counts
+    # as two here, so two products in 27 bits would win nothing.
+    ECP5 = FamilyFacts("Lattice ECP5", 4, 18, "18x18", (18, 18), Placer.NEXTPNR)
     ICE40 = FamilyFacts(
-        "Lattice iCE40", 4, 4, "16x16", Placer.NEXTPNR, "LUTs are logic cells, of a LUT, a carry, an FF"
+        "Lattice iCE40", 4, 4, "16x16", (16, 16), Placer.NEXTPNR, "LUTs are logic cells, of a LUT, a carry, an FF"
     )
     GOWIN = FamilyFacts(
         "Gowin GW2A",
         4,
         18,
         "18x18",
+        (18, 18),
         Placer.NEXTPNR,
         "nextpnr knows no delays of Gowin's multipliers and block RAMs: Fmax is that of the logic between them",
     )
     XILINX_7 = FamilyFacts(
-        "AMD 7 series", 6, 18, "DSP48E1", Placer.VIVADO, "counts are Yosys'; place and route with vivado/build.tcl"
+        "AMD 7 series",
+        6,
+        18,
+        "DSP48E1",
+        (25, 18),
+        Placer.VIVADO,
+        "counts are Yosys'; place and route with vivado/build.tcl",
     )
     ULTRASCALE_PLUS = FamilyFacts(
-        "AMD UltraScale+", 6, 18, "DSP48E2", Placer.VIVADO, "counts are Yosys'; place and route with vivado/build.tcl"
+        "AMD UltraScale+",
+        6,
+        18,
+        "DSP48E2",
+        (27, 18),
+        Placer.VIVADO,
+        "counts are Yosys'; place and route with vivado/build.tcl",
     )
     CYCLONE_V = FamilyFacts(
-        "Intel Cyclone V", 6, 10, "18x18", Placer.QUARTUS, "counts are Yosys'; place and route with quartus/build.tcl"
+        "Intel Cyclone V",
+        6,
+        10,
+        "18x18",
+        (18, 18),
+        Placer.QUARTUS,
+        "counts are Yosys'; place and route with quartus/build.tcl",
     )
 
     @property
@@ -92,6 +122,11 @@ class Part:
     available: Resources
     options: tuple[str, ...] = ()
     spram: int = 0
+
+    @property
+    def operands(self) -> Operands:
+        """What each of its multipliers takes."""
+        return self.family.facts.operands if self.available.dsp else (0, 0)
 
 
 def _ecp5(size: str, available: Resources) -> Part:

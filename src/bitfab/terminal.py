@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PLAIN_WIDTH = 1000  # columns where the output is no terminal: nothing is cut off
 
 
-class Stages:
+class StageBars:
     """Progress: one moving line a stage on a terminal, else a line of text when a stage has ended."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Stages:
         self._tasks: dict[str, TaskID] = {}
         self.watch = backend.Stages(self._update)
 
-    def __enter__(self) -> Stages:
+    def __enter__(self) -> StageBars:
         self._progress.start()
         return self
 

@@ -10,7 +10,6 @@ from bitfab.hw import generate
 from bitfab.ir import Builder, Graph
 from bitfab.ir.ops import (
     Add,
-    Argmax,
     Concat,
     Conv2d,
     ConvTranspose2d,
@@ -20,6 +19,7 @@ from bitfab.ir.ops import (
     Reshape,
     SumPool2d,
     Threshold,
+    TopK,
     Upsample,
 )
 from bitfab.tools import yosys
@@ -67,7 +67,7 @@ def network() -> Graph:
     late = signs(b, "late", b.add("sum", Add(), ends))
     scores = b.add("dense1", Dense(*weights(5, 144)), b.add("flat1", Reshape((144,)), late))
     others = b.add("dense2", Dense(*weights(5, 64)), b.add("flat2", Reshape((64,)), sums))
-    return b.build((b.add("best", Argmax(), signs(b, "votes", b.add("scores", Add(), (scores, others)))),))
+    return b.build((b.add("best", TopK(1), signs(b, "votes", b.add("scores", Add(), (scores, others)))),))
 
 
 def test_a_binary_network_equals_the_definition(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from bitfab import applications, flow
 from bitfab.ir import Builder
-from bitfab.ir.ops import Add, Multiply
+from bitfab.ir.ops import Add
 from bitfab.ir.serialize import load, save
 from bitfab.quant import AdaRound, Recipe
 from tests.cli_runner import Cli, without_package
@@ -78,7 +78,7 @@ def test_a_constant_channel_is_no_error(run: Cli) -> None:
         (np.full((2, 1, 4, 4), np.nan), "calib.npy: input 0 holds NaN or infinite values"),
         (np.zeros((0, 1, 4, 4)), "calib.npy: array of shape (0, 1, 4, 4)"),
         (np.zeros((4, 1, 4, 4)), "for all 4 calibration images"),
-        (np.ones((4, 1, 4, 4), int), "of floats"),
+        (np.ones((4, 1, 4, 4), int), "calib.npy: an array of int64; give floats"),
         (np.ones((4, 3, 4, 4)), "shape (3, 4, 4)"),
         (np.ones((4, 1, 4)), "calib.npy: array of shape (4, 1, 4); give inputs of shape"),
         (np.ones((4, 1, 1, 1)), "shape (1, 1, 1)"),
@@ -100,9 +100,8 @@ def test_data_that_calibrates_nothing(run: Cli, array: np.ndarray, reason: str) 
         (["--exclude", "conv9"], "no layer matches 'conv9'"),
         (["--parameters", "none.safetensors"], "none.safetensors: no such file"),
         (["--calib", "none.npy"], "none.npy: no such file"),
-        (["-o", "none/out.safetensors"], "none: no such folder"),
         (["-o", "/proc/out.safetensors"], "/proc/out.safetensors: cannot be written"),
-        (["-o", "/dev/null/out.safetensors"], "/dev/null: no such folder"),
+        (["-o", "/dev/null/out.safetensors"], "/dev/null: is not a folder"),
         (["-o", "/dev/null"], "give it that ending"),
     ],
 )
@@ -149,7 +148,7 @@ def test_debug_without_labels_judges_by_closeness(run: Cli) -> None:
         ([*DEBUG, "--tests", "wide.npy"], "tests: shape (1, 5, 5), but the calibration images have (1, 4, 4)"),
         (["debug", "tiny_networks:Classifier", "--calib", "one.npy"], "calibration: a single image tells no ranges"),
         (["debug", "tiny_networks:Missing", "--calib", "calib.npy"], "has no attribute 'Missing'"),
-        ([*DEBUG, "--json", "none/table.json"], "none: no such folder"),
+        ([*DEBUG, "--json", "calib.npy/table.json"], "calib.npy: is not a folder"),
         ([*DEBUG, "--exclude", "conv9"], "no layer matches 'conv9'"),
     ],
 )
@@ -227,14 +226,11 @@ def test_options_of_build(run: Cli, graph: Path, options: list[str], reason: str
     assert reason in run.refuse("build", graph, "-o", "design", *options)
 
 
-def test_graphs_without_hardware(run: Cli) -> None:
-    for op, name in ((Multiply(), "product"), (Add(), "sum")):
-        builder = Builder("two")
-        for value in ("a", "b"):
-            builder.input(value, (2, 3, 3), load_type())
-        save(builder.build((builder.add(name, op, ("a", "b")),)), f"{name}.safetensors")
-    run.good("inspect", "product.safetensors")
-    assert "product: " in run.refuse("build", "product.safetensors", "-o", "design")
+def test_graphs_that_cannot_be_built(run: Cli) -> None:
+    builder = Builder("two")
+    for value in ("a", "b"):
+        builder.input(value, (2, 3, 3), load_type())
+    save(builder.build((builder.add("sum", Add(), ("a", "b")),)), "sum.safetensors")
     refused = run.refuse("build", "sum.safetensors", "-o", "design", "--vectors", "calib.npy")
     assert "1 arrays for the inputs a, b; give one for each" in refused
     run.good("quantize", "tiny_networks:Tiny", "--calib", "calib.npy", "-o", "tb.safetensors")

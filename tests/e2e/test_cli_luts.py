@@ -66,7 +66,7 @@ def test_processes_give_the_same_file(run: Cli, data: Path) -> None:
         (["--tables", "1", "--method", "genetic"], "1 LUTs hold no network of 2 classes in 1 layers"),
         (["--features", "0-20"], "feature 0, 1: constant over 600 samples"),
         (["--features", "9-2"], "--features 9-2: write FIRST-LAST"),
-        (["--features", "2-128"], "features 0 to 127 expected"),
+        (["--features", "2-128"], "feature 128: the samples have features 0 to 127"),
         (["--method", "magic"], "--method magic: choose one of gradient, genetic, both"),
         (["-o", "net.onnx"], "net.onnx: a graph is saved as .safetensors"),
     ],

@@ -103,12 +103,12 @@ def simulator(sources: list[Path], top: str, folder: Path) -> None:
         step("make", "-j2", "-f", "Vtop.mk", *flags)
 
 
-def drive(simulator: str, language: str, top: str, folder: Path, *options: str) -> None:
+def drive(simulator: str, language: str, top: str, folder: Path, *options: str, tests: str = TESTS) -> None:
     """Run the test inside the simulator; it fails this one."""
     from cocotb_tools.runner import get_runner
 
     get_runner(simulator).test(
-        TESTS,
+        tests,
         top,
         hdl_toplevel_lang=language,
         build_dir=folder / "obj",

@@ -13,7 +13,7 @@ from bitfab.dtypes import IntType, Rounding
 from bitfab.errors import BitfabError
 from bitfab.hw import ParallelDesign, generate
 from bitfab.ir.graph import Builder, Graph
-from bitfab.ir.ops import Argmax, Dense, Requantize, Table, Threshold
+from bitfab.ir.ops import Dense, MaxPool2d, Multiply, Requantize, Reshape, Table, Threshold, TopK
 from bitfab.tools import verilator, yosys
 from bitfab.tools.process import ToolError, run_tool
 from tests.lut_networks import frames, lut_network
@@ -35,7 +35,7 @@ def dense_network() -> Graph:
     x = builder.add("table", Table(table, builder.value(x).type, IntType(4, signed=True)), x)
     x = builder.add("sign", Threshold(random.integers(-4, 4, (6, 1)), IntType(1, signed=True), -1), x)
     x = builder.add("binary", Dense(random.choice([-1, 1], (9, 6)), random.integers(-2, 2, 9)), x)
-    return builder.build((builder.add("decide", Argmax(), x),))
+    return builder.build((builder.add("decide", TopK(1), x),))
 
 
 def _simulated(design: ParallelDesign, folder: Path, count: int = 30) -> Simulation:
@@ -88,6 +88,18 @@ def test_serial_input_gives_the_same(tmp_path: Path) -> None:
     design = _parallel(graph, serial=True, levels=1)
     assert _simulated(design, tmp_path / "serial").steady.cycles_per_image == 6
     assert design.expected_latency == design.netlist.latency + 5
+
+
+def test_products_of_numbers(tmp_path: Path) -> None:
+    """Of an image with itself, then each channel by a factor."""
+    builder = Builder("products")
+    x = builder.input("x", (2, 2, 2), IntType(4, signed=True))
+    factor = builder.add("factor", MaxPool2d((2, 2), (2, 2)), x)
+    squared = builder.add("squared", Multiply(1, -2), (x, x))
+    scaled = builder.add("scaled", Multiply(-3, 8), (squared, factor))
+    weight = np.random.default_rng(0).integers(-8, 8, (1, 8))
+    total = builder.add("total", Dense(weight, np.array([9])), builder.add("flat", Reshape((8,)), scaled))
+    _simulated(_parallel(builder.build((total,)), levels=3), tmp_path / "design")
 
 
 def test_a_dense_network_unrolled(tmp_path: Path) -> None:

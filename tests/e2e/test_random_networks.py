@@ -16,7 +16,20 @@ from bitfab.hw import Folding, MemoryStyle, Multiplier, generate
 from bitfab.hw.folding import FOLDED, styles
 from bitfab.hw.plan import plan
 from bitfab.ir import Graph
-from bitfab.ir.ops import Bits, Compare, Lut, Popcount, Reshape, Table, Threshold, Transpose
+from bitfab.ir.ops import (
+    Add,
+    Bits,
+    Compare,
+    Conv2d,
+    Lut,
+    Multiply,
+    Popcount,
+    Reshape,
+    SumPool2d,
+    Table,
+    Threshold,
+    Transpose,
+)
 from bitfab.ir.run import run
 from bitfab.ir.run_fast import run_fast
 from bitfab.quant import quantize
@@ -25,6 +38,7 @@ from tests.strategies import ALL_OPS, batch, graphs
 
 HARDWARE_OPS = tuple(op for op in ALL_OPS if op not in (Reshape, Transpose, Compare, Bits, Lut, Popcount))
 BINARY_OPS = (Threshold, *(op for op in HARDWARE_OPS if op is not Table))
+PRODUCT_OPS = (Multiply, Multiply, Add, Conv2d, SumPool2d, Threshold)
 SETTINGS = {
     "deadline": None,
     "derandomize": True,
@@ -71,6 +85,13 @@ def test_rtl_equals_the_definition_at_every_stream(spec: Spec) -> None:
 def test_rtl_equals_the_definition_for_any_integer_graph(graph: Graph, parallelism: int) -> None:
     """Widths, signs, roundings and clips that no quantizer would choose; several inputs and outputs."""
     assume(len(graph.nodes) >= 3)
+    _prove(graph, parallelism)
+
+
+@settings(max_examples=3, **SETTINGS)
+@given(graphs(ops=PRODUCT_OPS, max_nodes=6), st.integers(8, 40))
+def test_rtl_equals_the_definition_where_streams_are_multiplied(graph: Graph, parallelism: int) -> None:
+    assume(sum(isinstance(node.op, Multiply) for node in graph) >= 2)
     _prove(graph, parallelism)
 
 

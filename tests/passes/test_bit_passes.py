@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bitfab.dtypes import IntArray, IntType
 from bitfab.errors import BitfabError
 from bitfab.ir import Builder, Graph, run
-from bitfab.ir.ops import Argmax, Bits, Compare, Concat, Dense, Lut, Op, Popcount, Reshape, Threshold
+from bitfab.ir.ops import Bits, Compare, Concat, Dense, Lut, Op, Popcount, Reshape, Threshold, TopK
 from bitfab.ir.passes.absorb_inverters import absorb_inverters
 from bitfab.ir.passes.bypass_wires import bypass_wires
 from bitfab.ir.passes.drop_dead_bits import drop_dead_bits
@@ -33,7 +33,7 @@ PASSES = (
     exploit_codes,
     simplify,
 )
-BIT_OPS = (Compare, Bits, Lut, Lut, Lut, Popcount, Argmax, Concat, Reshape, Dense, Threshold)
+BIT_OPS = (Compare, Bits, Lut, Lut, Lut, Popcount, TopK, Concat, Reshape, Dense, Threshold)
 AND, OR, XOR, NAND = ([0, 0, 0, 1], [0, 1, 1, 1], [0, 1, 1, 0], [1, 1, 1, 0])
 WIRE, INVERTER = [0, 1], [1, 0]
 
@@ -90,7 +90,7 @@ def lut_networks(draw: Callable) -> Graph:
         ops.append(Lut(rng.integers(0, count, (width, fan_in)), table))
         count = width
     if draw(st.booleans()):
-        ops += [Popcount(rng.integers(0, count, (draw(st.integers(1, 3)), draw(st.integers(1, 4))))), Argmax()]
+        ops += [Popcount(rng.integers(0, count, (draw(st.integers(1, 3)), draw(st.integers(1, 4))))), TopK(1)]
     return chain(*ops, features=features, bits=bits)
 
 
@@ -216,7 +216,7 @@ def test_data_that_sees_little_leaves_little() -> None:
     rng = np.random.default_rng(0)
     layer = Lut(rng.integers(0, 12, (40, 4)), rng.integers(0, 2, (40, 16)))
     encode = Compare(np.repeat(np.arange(4), 3), np.tile([2, 4, 6], 4))
-    graph = chain(encode, layer, Popcount(np.arange(40).reshape(4, 10)), Argmax(), features=4)
+    graph = chain(encode, layer, Popcount(np.arange(40).reshape(4, 10)), TopK(1), features=4)
     data = rng.integers(0, 8, (12, 4))
     sparse = simplify(exploit_unseen(graph, data))
     rare = simplify(exploit_unseen(graph, data, least_visits=3))
@@ -234,7 +234,7 @@ def test_thousands_of_tables_take_seconds() -> None:
     rng = np.random.default_rng(0)
     encode = Compare(rng.integers(0, 100, 2000), rng.integers(1, 255, 2000))
     layers = [Lut(rng.integers(0, c, (4000, 6)), rng.integers(0, 2, (4000, 64), dtype=np.uint8)) for c in (2000, 4000)]
-    graph = chain(encode, *layers, Popcount(np.arange(4000).reshape(10, 400)), Argmax(), features=100, bits=8)
+    graph = chain(encode, *layers, Popcount(np.arange(4000).reshape(10, 400)), TopK(1), features=100, bits=8)
     small = simplify(graph)
     data = rng.integers(0, 256, (50, 100))
     np.testing.assert_array_equal(run(small, data), run(graph, data))

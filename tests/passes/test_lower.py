@@ -246,6 +246,19 @@ def test_scales_too_unequal_name_the_layer() -> None:
         _quantized(net, IMAGE, Recipe())
 
 
+def test_outputs_keep_their_order_and_come_once() -> None:
+    layers = nn.Linear(4, 3), nn.Linear(4, 2)
+    swapped = _quantized(Lambda(lambda m, x: (m[1](x), m[0](x)), *layers), (4,), Recipe()).graph
+    assert [value.shape for value in swapped.output_values] == [(2,), (3,)]
+
+    def twice(m: nn.ModuleList, x: Tensor) -> tuple[Tensor, ...]:
+        y = m[0](x)
+        return y, y, m[1](x)
+
+    with pytest.raises(BitfabError, match=r"^layer.0: the network returns the same integers twice; return them once$"):
+        _quantized(Lambda(twice, *layers), (4,), Recipe())
+
+
 def test_argmax_finds_the_class() -> None:
     torch.manual_seed(0)
     net = Lambda(lambda m, x: m[0](x).argmax(1), nn.Conv2d(3, 5, 3))
@@ -254,6 +267,16 @@ def test_argmax_finds_the_class() -> None:
     result = run(quantized.graph, _codes(quantized.graph, x))
     assert isinstance(result, np.ndarray) and result.shape == (8, 1, 6, 6)
     assert (result[:, 0] == net(torch.from_numpy(x)).numpy()).mean() > 0.99
+
+
+def test_top_k_finds_the_best_classes() -> None:
+    torch.manual_seed(0)
+    net = Lambda(lambda m, x: m[0](x).topk(3, dim=1).indices, nn.Conv2d(3, 5, 3))
+    quantized = _quantized(net, IMAGE, Recipe(weights=12, activations=16))
+    x = _data(8, IMAGE, 0)
+    result = run(quantized.graph, _codes(quantized.graph, x))
+    assert isinstance(result, np.ndarray) and result.shape == (8, 3, 6, 6)
+    assert (result == net(torch.from_numpy(x)).numpy()).mean() > 0.99
 
 
 def test_a_concat_gives_its_scale_to_what_only_it_reads() -> None:

@@ -124,8 +124,3 @@ def test_shapes_that_do_not_fit() -> None:
 
     with pytest.raises(BitfabError, match="of one shape, or an image by a factor for each channel"):
         bf.quantize(Odd(), np.random.default_rng(0).normal(size=(4, 2, 3, 3)).astype(np.float32))
-
-
-def test_hardware_refuses_it_by_name(gated: tuple[Gated, Graph, np.ndarray]) -> None:
-    with pytest.raises(BitfabError, match=r"^[^\n]*[Mm]ultipl[^\n]*$"):
-        bf.generate(gated[1], "ecp5-85k")

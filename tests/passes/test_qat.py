@@ -344,7 +344,7 @@ def test_bad_input_is_told_in_one_line(batches: list[tuple[Tensor, Tensor]]) -> 
     prepared = prepare(net, [images])
     cases: list[tuple[Callable[[], object], str]] = [
         (lambda: prepare(net, []), "no data"),
-        (lambda: prepare(net, [images], rule="best"), "rule 'best' is unknown"),
+        (lambda: prepare(net, [images], rule="best"), "rule 'best': choose one of"),
         (lambda: prepare(net, [images], rule="tqt"), "does not suit scale='real'"),
         (lambda: prepare(net, [images], Recipe(scale="po2"), "lsq"), "does not suit scale='po2'"),
         (lambda: prepare(net, [images], Recipe(adaround=AdaRound(1))), "leave adaround"),

@@ -49,6 +49,7 @@ PROOFS: list[tuple[str, Parameters, tuple[str, str] | None]] = [
     ("width", {"InLanes": 1, "OutLanes": 3}, None),
     ("width", {"InLanes": 2, "OutLanes": 4}, None),
     ("registers", {}, None),
+    ("registers", {"Loadable": 1}, None),
 ]
 MUTANTS: list[tuple[str, Parameters, tuple[str, str]]] = [
     ("skid", {}, ("spare_valid_q ? spare_q : data_i", "data_i")),  # the spare word is lost
@@ -67,6 +68,8 @@ MUTANTS: list[tuple[str, Parameters, tuple[str, str]]] = [
     ),  # an answer is lost
     ("registers", {}, ("assign ar_ready_o    = !ar_held_q", "assign ar_ready_o    = 1'b1")),  # a request is lost
     ("registers", {}, ("enable_q || in_word_q != 0", "enable_q")),  # the gate closes within a frame
+    ("registers", {"Loadable": 1}, ("!open && under_way_q == 0;", "under_way_q == 0;")),  # a load before a closed gate
+    ("registers", {"Loadable": 1}, ("idle && fits && w_strobe_q", "idle && w_strobe_q")),  # a load that is refused
     ("width", {"InLanes": 1, "OutLanes": 3}, ("{data_i, data_q[Parts*PartBits-1:PartBits]}", "{Parts{data_i}}")),
 ]
 

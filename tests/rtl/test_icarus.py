@@ -19,10 +19,16 @@ PHASES: Parameters = {"UpHeight": 2, "UpWidth": 2, "PhaseHeight": 1, "PhaseWidth
 PADDED: Parameters = {"Height": 3, "Width": 3, "KernelHeight": 3, "KernelWidth": 3, "OriginTop": -1, "OriginLeft": -1}
 IMAGE: Parameters = {**PADDED, "OutHeight": 3, "OutWidth": 3, "Rows": 4}
 ENGINE: Parameters = {"Simd": 3, "Pe": 2, "InSigned": 1}
+LOADED: Parameters = {"Loadable": 1, "LoadAddressBits": 7, "LoadBase": 64}
 FURTHER: list[tuple[str, Parameters]] = [
     ("conv2d", {**IMAGE, **ENGINE, "Words": 2, "Groups": 2}),
     ("conv2d", {**PHASES, **ENGINE, "Height": 2, "Width": 2, "KernelHeight": 2, "KernelWidth": 2}),
     ("conv2d", {**IMAGE, **ENGINE, "Words": 2, "InBits": 4, "WeightBits": 4, "Multiplier": 1, "Memory": 2}),
+    ("conv2d", {**IMAGE, **ENGINE, "Words": 2, **LOADED, "LoadBits": 60}),
+    ("requantize", {"Words": 3, "ScaleFile": "s", **LOADED, "LoadBits": 16}),
+    ("threshold", {"Words": 3, "ThresholdFile": "t", **LOADED, "LoadBits": 48}),
+    ("memory", {"Depth": 5, "AddressBits": 3, "LoadAddressBits": 6, "LoadBase": 16}),
+    ("registers", {"Loadable": 1, "LoadBits": 40, "LoadAddressBits": 9}),
     ("products", {**ENGINE, "InBits": 5, "WeightBits": 7, "Multiplier": 2}),
     ("products", {"InBits": 1, "InBipolar": 1, "WeightBits": 1, "Simd": 17, "Pe": 2}),
     ("products", {"InBits": 1, "InBipolar": 1, "WeightBits": 4, "Simd": 3, "Pe": 2}),

@@ -11,10 +11,11 @@ import torch
 from bitfab.backend import simulate
 from bitfab.errors import BitfabError
 from bitfab.hw import Language, generate
+from bitfab.hw.render_vhdl import library
 from bitfab.hw.wrappers import identity
 from bitfab.ir import Graph
 from bitfab.quant import quantize
-from bitfab.tools import ghdl, verilator
+from bitfab.tools import ghdl, verilator, yosys
 from bitfab.tools.process import MissingToolError
 from scripts.components import TARGET, blocks, components
 from tests.nets import Spec, build
@@ -106,6 +107,21 @@ def test_registers_leave_the_proof_as_it_is(graph: Graph, tmp_path: Path) -> Non
     images = np.random.default_rng(0).integers(value.low, value.high + 1, (2, *value.shape))
     design = generate(graph, parallelism=4, language="vhdl", registers=True)
     assert simulate(design, images, tmp_path / "design").mismatches == 0
+
+
+def test_registers_in_vhdl_synthesize(tmp_path: Path) -> None:
+    """No latch on the way through Verilog, and about as much as those in Verilog."""
+    _require_ghdl()
+    for name, text in library(["registers"]).items():
+        (tmp_path / name).write_text(text)
+    parts = [tmp_path / name for name in library(["registers"])]
+    translated = ghdl.to_verilog(parts, "bf_registers", tmp_path / "net.v")
+    totals = [
+        yosys.synthesize_ecp5([source], "bf_registers", tmp_path / source.suffix[1:]).total
+        for source in (translated, RTL / "registers" / "bf_registers.sv")
+    ]
+    assert totals[0].ff == totals[1].ff
+    assert totals[0].lut == pytest.approx(totals[1].lut, rel=0.15)
 
 
 def test_a_parallel_design_has_no_registers(graph: Graph) -> None:

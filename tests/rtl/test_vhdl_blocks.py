@@ -10,7 +10,6 @@ from bitfab.tools import ghdl
 from bitfab.tools.process import MissingToolError
 from tests.rtl import harness_vhdl
 from tests.rtl.add import test_add
-from tests.rtl.argmax import test_argmax
 from tests.rtl.bipolar import test_bipolar
 from tests.rtl.concat import test_concat
 from tests.rtl.conv2d import test_conv2d
@@ -18,12 +17,15 @@ from tests.rtl.dot import test_dot
 from tests.rtl.fifo import test_fifo
 from tests.rtl.fork import test_fork
 from tests.rtl.interpolate import test_interpolate
+from tests.rtl.memory import test_memory
 from tests.rtl.pool import test_pool
 from tests.rtl.requantize import test_requantize
+from tests.rtl.scale import test_scale
 from tests.rtl.skid import test_skid
 from tests.rtl.slice import test_slice
 from tests.rtl.table import test_table
 from tests.rtl.threshold import test_threshold
+from tests.rtl.topk import test_topk
 from tests.rtl.width import test_width
 from tests.rtl.window import test_window
 
@@ -41,15 +43,19 @@ BODIES: list[tuple[ModuleType, Body]] = [
     (test_table, test_table.test_table_looks_up_every_lane),
     (test_interpolate, test_interpolate.test_interpolate_follows_its_lines),
     (test_add, test_add.test_add_is_exact),
+    (test_scale, test_scale.test_scale_is_exact),
+    (test_scale, test_scale.test_scale_takes_one_word_a_cycle),
     (test_concat, test_concat.test_concat_alternates_per_pixel),
     (test_slice, test_slice.test_slice_equals_numpy),
-    (test_argmax, test_argmax.test_argmax_takes_the_first_of_the_largest),
+    (test_topk, test_topk.test_topk_takes_the_largest_in_order),
+    (test_topk, test_topk.test_a_wrong_index_is_found),
     (test_pool, test_pool.test_pool_equals_maximum_and_sum),
     (test_dot, test_dot.test_dot_equals_loop_nest),
     (test_dot, test_dot.test_dot_takes_one_word_a_cycle),
     (test_dot, test_dot.test_styles_equal_loop_nest),
     (test_dot, test_dot.test_every_product_is_exact),
     (test_conv2d, test_conv2d.test_conv2d_equals_its_definition),
+    (test_memory, test_memory.test_memory_reads_what_was_loaded_last),
     (test_window, test_window.test_window_equals_loop_nest),
     (test_window, test_window.test_window_moves_one_word_a_cycle),
     (test_window, test_window.test_wrong_expected_word_is_found),

@@ -21,7 +21,7 @@ from bitfab.export import Style, export_onnx
 from bitfab.export.meaning import SUMS, absorbed
 from bitfab.ir import Builder, Graph, run
 from bitfab.ir.graph import rebuild
-from bitfab.ir.ops import Bits, Compare, Concat, Lut, Op, Popcount, Requantize, Table
+from bitfab.ir.ops import Add, Bits, Compare, Concat, Lut, Op, Popcount, Requantize, Table, TopK
 from tests.nets import Spec, build, specs
 from tests.qonnx_standard import standard
 from tests.strategies import ALL_OPS, batch, graphs
@@ -275,6 +275,20 @@ def test_binary_networks(export: Export) -> None:
             assert Counter(node.op_type for node in model.graph.node)["BipolarQuant"] == 5
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_the_largest_channels_of_an_image(k: int, export: Export) -> None:
+    """Ties abound; the indices leave as int64, and are numbers to who reads them."""
+    builder = Builder("largest")
+    best = builder.add("best", TopK(k), builder.input("x", (5, 3, 4), IntType(2, signed=True)))
+    graph = builder.build((best, builder.add("twice", Add(), (best, best))))
+    inputs = batch(graph, seed=0, size=20)
+    for style in STYLES:
+        indices, twice = codes_of(graph, export(graph, style), inputs)
+        assert indices.dtype == np.int64
+        np.testing.assert_array_equal(indices, expected(graph, inputs)[0])
+        np.testing.assert_array_equal(twice, 2 * indices)
+
+
 def test_a_table_is_exact(export: Export) -> None:
     """Any table over signed codes of 5 bits, every code looked up."""
     type = IntType(5, signed=True)
@@ -288,7 +302,7 @@ def test_a_table_is_exact(export: Export) -> None:
 
 
 def test_errors(wide: tuple[Graph, np.ndarray], tmp_path: Path) -> None:
-    with pytest.raises(BitfabError, match="style 'tflite' is unknown; choose one of qdq, qoperator, qonnx"):
+    with pytest.raises(BitfabError, match="style 'tflite': choose one of qdq, qoperator, qonnx"):
         export_onnx(wide[0], tmp_path / "net.onnx", "tflite")
     builder = Builder("luts")
     bits = builder.add(

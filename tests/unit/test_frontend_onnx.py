@@ -21,7 +21,7 @@ from bitfab.errors import BitfabError
 from bitfab.frontend.onnx import example_input, load_onnx
 from bitfab.frontend.torch import capture
 from bitfab.ir import Graph, run
-from bitfab.ir.ops import Concat, Conv2d, ConvTranspose2d, Multiply, Slice, Table, Transpose
+from bitfab.ir.ops import Concat, Conv2d, ConvTranspose2d, Multiply, Slice, Table, TopK, Transpose
 from bitfab.ir.run_fast import run_fast
 from tests.onnx_files import Nodes, saved, small_network
 
@@ -348,6 +348,20 @@ def test_several_outputs(tmp_path: Path) -> None:
     assert [value.shape for value in graph.output_values] == [(2, 3, 4), (4, 2, 3)]
 
 
+def test_the_indices_of_the_largest(tmp_path: Path) -> None:
+    net = Nodes(13)
+    scores = net.add("Gemm", "x", net.weight(6, 8), net.weight(8))
+    model = net.model(net.add("TopK", scores, net.ints(3), outputs=2, axis=1)[1], ("N", 6))
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    graph, _ = assert_whole_way(model, tmp_path)
+    assert graph.nodes[-1].op == TopK(3)
+
+
+def _largest_values() -> ModelProto:
+    net = Nodes(13)
+    return net.model(net.add("TopK", "x", net.ints(2), outputs=2, axis=1)[0], (1, 3, 4, 4))
+
+
 def _single(kind: str, *shapes: tuple[int, ...], opset: int = 13, **attributes: Any) -> ModelProto:
     net = Nodes(opset)
     return net.model(net.add(kind, "x", *(net.weight(*s) for s in shapes), **attributes), (1, 3, 4, 4))
@@ -389,6 +403,7 @@ def _quantized() -> ModelProto:
         (lambda: _resized(1e9, "half_pixel"), "at most 134,217,728 values for each image"),
         (lambda: _single("Softmax"), "softmax_0: softmax is not supported"),
         (lambda: _single("Pad", mode="reflect", opset=10), "opset 10"),
+        (_largest_values, "(its values: use its indices alone)"),
         (_control_flow, "if_0 (If): control flow is not supported"),
         (_two_inputs, "2 inputs (x, y)"),
         (_quantized, "q (QuantizeLinear): this network is quantized already"),

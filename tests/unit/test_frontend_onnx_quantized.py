@@ -319,6 +319,29 @@ def test_channels_of_their_own_scales_are_brought_to_one_for_the_decision(tmp_pa
     np.testing.assert_array_equal(picked, executed(path, x))
 
 
+def largest(m: Model, x: str, **attributes: Any) -> str:
+    """The indices of the three largest; the values are called `values`."""
+    inputs, outputs = [x, m.const([3], np.int64)], ["values", "indices"]
+    m.nodes.append(onnx.helper.make_node("TopK", inputs, outputs, "best", **attributes))
+    return outputs[1]
+
+
+def largest_values(m: Model) -> str:
+    largest(m, m.codes("x", 0.5))
+    return m.codes("values", 0.5)
+
+
+def test_the_k_largest_in_order(tmp_path: Path) -> None:
+    """Coarse scores have many ties, where onnxruntime too puts the lower index first."""
+    m = Model(8)
+    scores = m.codes(m.node("MatMul", m.codes("x", PO2, 128), m.weights(m.integers(8, 6), 2.0**-8)), 2.0**-1, 128)
+    path = m.save(tmp_path, largest(m, scores, axis=1), type=TensorProto.INT64)
+    x = images(8, count=200)
+    graph = load_quantized_onnx(path)
+    picked = run(graph, np.clip(np.rint(x / PO2) + 128, 0, 255).astype(np.uint8))
+    np.testing.assert_array_equal(picked, executed(path, x))
+
+
 @pytest.mark.parametrize("end", ["Softmax", "quantized Softmax", "Sigmoid"])
 def test_what_squashes_at_the_end_is_left_out(end: str, tmp_path: Path) -> None:
     m = Model(8)
@@ -329,6 +352,17 @@ def test_what_squashes_at_the_end_is_left_out(end: str, tmp_path: Path) -> None:
     graph, x = load_quantized_onnx(path), images(8)
     m.save(tmp_path, plain)
     np.testing.assert_array_equal(given(graph, x), executed(path, x))
+
+
+def test_logits_beside_their_softmax_are_the_same_integers(tmp_path: Path) -> None:
+    m = Model(8)
+    logits = m.codes(m.node("MatMul", m.codes("x", PO2, 128), m.weights(m.integers(8, 4), 2.0**-8)), 2.0**-4, 128)
+    model = m.proto(m.node("Softmax", logits))
+    model.graph.output.insert(0, onnx.helper.make_tensor_value_info(logits, onnx.TensorProto.FLOAT, (1, 4)))
+    path = tmp_path / "both.onnx"
+    onnx.save(model, path)
+    with pytest.raises(BitfabError, match=rf"outputs {logits} and \S+: the same integers, .*; leave one of them out"):
+        load_quantized_onnx(path)
 
 
 def test_float_features_that_nothing_quantizes_get_16_bits(tmp_path: Path) -> None:
@@ -367,6 +401,9 @@ MISTAKES = {
     "batch axis must stay": lambda m: m.node("Reshape", m.codes("x", 0.5), m.const([-1], np.int64)),
     "use 1 to 16 bits": lambda m: m.quant("x", 0.5, 24),
     "floats": lambda m: m.node("FloatQuant", m.codes("x", 0.5), domain=QONNX),
+    "or the smallest": lambda m: largest(m, m.codes("x", 0.5), axis=1, largest=0),
+    "the 3 largest of 2": lambda m: largest(m, m.node("MatMul", m.codes("x", 0.5), m.weights(m.integers(8, 2), 0.5))),
+    "(a TopK its indices alone)": largest_values,
     "softmax inside": lambda m: m.node("Relu", m.codes(m.node("Softmax", m.codes("x", 0.5)), 0.5)),
 }
 

@@ -100,6 +100,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "reshapes": lambda: Lambda(lambda _, x: x.flatten(1).reshape(-1, 6, 8, 4).flatten(2).unflatten(2, (4, 8))),
     "flatten": lambda: nn.Sequential(nn.AdaptiveAvgPool2d((4, 2)), nn.Flatten(), nn.Linear(24, 2)),
     "argmax": lambda: Lambda(lambda _, x: x.argmax(1, keepdim=True)),
+    "topk": lambda: Lambda(lambda _, x: torch.topk(x, 2, dim=1)[1]),
     "double": lambda: Lambda(lambda _, x: x + x),
     "plain_norm": lambda: nn.BatchNorm2d(3, affine=False),
 }
@@ -180,6 +181,10 @@ def test_capturing_a_normal_form_copies_it() -> None:
     [
         (lambda _, x: torch.cumsum(x, 1), ["cumsum: cumsum is not supported", __file__, "supported: conv1d"]),
         (lambda _, x: torch.softmax(x, 1), ["softmax is not supported", "argmax"]),
+        (lambda _, x: torch.topk(x, 2, dim=1)[0], ["topk is not supported", "its values: use its indices alone"]),
+        (lambda _, x: torch.topk(x, 2, dim=1), ["topk is not supported", "its values: use its indices alone"]),
+        (lambda _, x: torch.topk(x, 2)[1], ["topk is not supported", "only along the channels (dim=1)"]),
+        (lambda _, x: torch.topk(x, 2, 1, largest=False)[1], ["topk is not supported", "of the smallest"]),
         (lambda _, x: x + torch.ones(8, 8), ["add is not supported", "a constant of shape (8, 8)"]),
         (lambda _, x: x * x[:, :, :1], ["mul is not supported", "a factor for each channel"]),
         (lambda _, x: x.mean(1), ["mean is not supported", "global average"]),

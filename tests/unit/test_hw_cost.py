@@ -15,13 +15,14 @@ from bitfab.hw import Folding, cost, generate
 from bitfab.hw.blocks import parameters
 from bitfab.hw.design import Multiplier, Target, write_files
 from bitfab.hw.fit import fit, options
-from bitfab.hw.memory_cost import ram, rom
+from bitfab.hw.memory_cost import difference_bits, dsps, ram, rom
 from bitfab.hw.plan import plan
 from bitfab.ir import Builder, Graph
-from bitfab.ir.ops import Conv2d, Dense, MaxPool2d, Requantize, Reshape
+from bitfab.ir.ops import Conv2d, Dense, Lut, MaxPool2d, Requantize, Reshape
 from bitfab.parts import find_part
 from bitfab.tools import yosys
 from bitfab.tools.process import MissingToolError
+from tests.rtl.harness import RTL
 
 UINT8 = IntType(8, signed=False)
 
@@ -58,6 +59,25 @@ def test_estimate_beside_synthesis(tmp_path: Path) -> None:
     assert guess.ff == pytest.approx(real.ff, rel=0.2)
 
 
+@pytest.mark.parametrize(("words", "k"), [(10, 5), (100, 3)])
+def test_the_estimate_of_a_sorter_grows_with_its_places(words: int, k: int, tmp_path: Path) -> None:
+    try:
+        yosys.require()
+    except MissingToolError as error:
+        pytest.skip(str(error))
+    sizes = {"Bits": 8, "Signed": 1, "Words": words, "K": k, "IndexBits": (words - 1).bit_length()}
+    ports = "input logic clk_i, rst_i, valid_i, ready_i, input logic [7:0] data_i, output logic ready_o, valid_o"
+    values = ", ".join(f".{name}({value})" for name, value in sizes.items())
+    (tmp_path / "top.sv").write_text(
+        f"module top ({ports}, output logic [{sizes['IndexBits'] - 1}:0] data_o);\n"
+        f"bf_topk #({values}) block (.*);\nendmodule\n"
+    )
+    real = yosys.synthesize_ecp5([RTL / "topk" / "bf_topk.sv", tmp_path / "top.sv"], "top", tmp_path).total
+    guess = cost.block_cost("topk", sizes)
+    assert guess.lut == pytest.approx(real.lut, rel=0.25)
+    assert guess.ff == pytest.approx(real.ff, rel=0.1)
+
+
 @given(bits=st.integers(1, 300), words=st.integers(1, 20000))
 def test_memories_hold_what_they_must(bits: int, words: int) -> None:
     held = ram(bits, words)
@@ -80,6 +100,27 @@ def test_memories_that_yosys_was_seen_to_make() -> None:
     assert (rom(17, 128).brams, rom(8, 256).brams) == (1, 0)  # 2,176 bits are too many for LUTs, 2,048 are not
 
 
+@pytest.mark.parametrize(
+    ("bits", "signed", "zero", "bits_less_zero", "count"),
+    [
+        (8, 0, 128, 8, 1),
+        (11, 0, -2048, 13, 1),
+        (17, 0, 1 << 17, 18, 1),
+        (17, 0, -5, 19, 2),
+        (18, 0, 0, 19, 1),
+        (18, 1, 3, 19, 2),
+        (16, 1, 1 << 20, 22, 2),
+        (8, 1, -(1 << 31), 33, 2),
+        (1, 0, 1, 2, 0),
+    ],
+)
+def test_multipliers_that_yosys_was_seen_to_make(
+    bits: int, signed: int, zero: int, bits_less_zero: int, count: int
+) -> None:
+    sizes = {"InBits": bits, "InSigned": signed, "InputZero": zero, "MultiplierBits": 16, "Lanes": 1}
+    assert (difference_bits(sizes), dsps("requantize", sizes)) == (bits_less_zero, count)
+
+
 @given(share=st.floats(0.05, 1.0), channels=st.sampled_from([2, 4, 8]))
 @settings(deadline=None, max_examples=12)
 def test_what_fits_is_within_the_share(share: float, channels: int) -> None:
@@ -96,7 +137,7 @@ def test_what_fits_is_within_the_share(share: float, channels: int) -> None:
 
 def test_no_folding_that_fits_is_faster() -> None:
     """Combinations of a small network's options that are faster and whose engines would fit: the whole does not."""
-    graph, share = network(channels=2), 0.08
+    graph, share = network(channels=2), 0.09
     chosen = fit(graph, "ecp5-25k", share)
     found = max(layer.cycles for layer in generate(graph, "ecp5-25k", folding=chosen).layers if layer.folding)
     budget = astuple(find_part("ecp5-25k").available.times(share))
@@ -142,6 +183,14 @@ def test_only_parts_that_were_measured() -> None:
     for refused in (lambda: cost.estimate(design), lambda: fit(network(), "ice40-hx8k")):
         with pytest.raises(BitfabError, match="ice40-hx8k: estimates are fitted to the ECP5"):
             refused()
+
+
+def test_a_parallel_design_is_not_estimated() -> None:
+    with pytest.raises(BitfabError, match=r"^bits: estimates are of streaming designs; synthesize a parallel one"):
+        builder = Builder("bits")
+        x = builder.input("x", (3,), IntType(1, signed=False))
+        wiring, table = np.array([[0, 1], [1, 2]]), np.array([[0, 1, 1, 0], [0, 0, 0, 1]])
+        cost.estimate(generate(builder.build((builder.add("lut", Lut(wiring, table), x),))))
 
 
 @pytest.mark.parametrize(

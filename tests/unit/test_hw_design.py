@@ -11,7 +11,7 @@ from bitfab.dtypes import IntType
 from bitfab.errors import BitfabError
 from bitfab.hw import generate, write_files
 from bitfab.ir import Builder, Graph
-from bitfab.ir.ops import Add, Argmax, Concat, Conv2d, MaxPool2d, Reshape, Threshold, Transpose, Upsample
+from bitfab.ir.ops import Add, Concat, Conv2d, MaxPool2d, Reshape, Threshold, TopK, Transpose, Upsample
 from bitfab.output import MARKER
 
 UINT8 = IntType(8, signed=False)
@@ -87,7 +87,7 @@ def test_a_value_beside_itself_is_held_for_a_pixel() -> None:
             lambda b, x: b.add("turn", Reshape((4, 2, 2)), x),
             "turn: in hardware an image is flattened only before a dense layer",
         ),
-        (lambda b, x: b.add("best", Argmax(), b.add("flat", Reshape((16,)), x)), "best: in hardware an image"),
+        (lambda b, x: b.add("best", TopK(1), b.add("flat", Reshape((16,)), x)), "best: in hardware an image"),
         (
             lambda b, x: b.add(
                 "holes",

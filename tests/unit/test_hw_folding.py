@@ -15,6 +15,7 @@ from bitfab.hw import Folding, Multiplier, generate
 from bitfab.hw.folding import choose, cycles, legal, signed_bits, styled, weight_bits
 from bitfab.ir import Builder, Graph, Node
 from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense, Requantize, Reshape
+from bitfab.parts import find_part
 
 UINT8 = IntType(8, signed=False)
 
@@ -121,16 +122,42 @@ def test_multipliers_by_the_operands(bits: int, low: int, high: int, pe: int, ch
     _, node = _one(weight, x)
     assert weight_bits(node) == (1 if high == 1 else signed_bits(low, high))
     assert styled(node, x, Folding(pe, 1)).multiplier == chosen
-    assert styled(node, x, Folding(pe, 1), dsps=False).multiplier is Multiplier.LUTS
+    assert styled(node, x, Folding(pe, 1), (0, 0)).multiplier is Multiplier.LUTS
     kept = styled(node, x, Folding(pe, 1, Multiplier.LUTS))
     assert kept == Folding(pe, 1, Multiplier.LUTS)
     assert styled(node, x, Folding(pe, 1, Multiplier.DSP)).multiplier == ("luts" if high == 1 else "dsp")
 
 
+@pytest.mark.parametrize(
+    ("part", "bits", "high", "chosen"),
+    [
+        ("xc7a35t", 8, 127, "packed"),  # 8 + 2 * 8 + 1 bits: as many as a DSP48E1 has
+        ("xc7a35t", 9, 127, "dsp"),
+        ("xczu3eg", 10, 127, "packed"),  # 27 bits of a DSP48E2
+        ("xczu3eg", 11, 127, "dsp"),
+        ("xc7z020", 17, 3, "packed"),  # with its sign 18 bits, as many as the other side has
+        ("xc7z020", 18, 3, "dsp"),
+        ("ice40-up5k", 5, 15, "packed"),  # 5 + 2 * 5 + 1 bits, all 16
+        ("ice40-up5k", 6, 15, "dsp"),
+        ("ice40-hx8k", 4, 7, "luts"),
+        ("gw2a-18c", 7, 15, "packed"),
+        ("5ceba4", 7, 15, "packed"),
+        ("5ceba4", 8, 127, "dsp"),
+        ("ecp5-85k", 8, 127, "dsp"),
+    ],
+)
+def test_multipliers_by_the_part(part: str, bits: int, high: int, chosen: str) -> None:
+    """Packed where the part's DSP takes two weights side by side and, on its other side, an input with a sign."""
+    graph, node = _one(np.full((4, 4), high), IntType(bits, signed=False))
+    assert styled(node, IntType(bits, signed=False), Folding(2, 1), find_part(part).operands).multiplier == chosen
+    design = generate(graph, part, folding={"dense": Folding(2, 2)})
+    assert [layer.folding for layer in design.layers] == [Folding(2, 2, Multiplier(chosen))]
+
+
 def test_products_that_cannot_be_packed_are_refused() -> None:
     graph, _ = _one(np.full((4, 4), 100))
     with pytest.raises(
-        BitfabError, match=r"dense: two products a DSP need an even PE, and 18 bits .* choose dsp or luts"
+        BitfabError, match=r"dense: two products a DSP need .* 25x9 bits .* takes 18x18: choose dsp or luts"
     ):
         generate(graph, folding={"dense": Folding(2, 2, Multiplier.PACKED)})
 

@@ -21,7 +21,6 @@ from bitfab.hw.parallel.pipeline import cost
 from bitfab.ir.graph import Builder, Graph
 from bitfab.ir.ops import (
     Add,
-    Argmax,
     Bits,
     Compare,
     Concat,
@@ -29,12 +28,14 @@ from bitfab.ir.ops import (
     Dense,
     Lut,
     MaxPool2d,
+    Multiply,
     Popcount,
     Requantize,
     Reshape,
     Slice,
     Table,
     Threshold,
+    TopK,
     Transpose,
     Upsample,
 )
@@ -45,7 +46,7 @@ from tests.strategies import batch, graphs
 
 OPS = (
     *(Conv2d, MaxPool2d, Dense, Requantize, Threshold, Add, Concat, Table, Compare, Bits, Lut, Popcount),
-    *(Reshape, Transpose, Slice, Argmax),
+    *(Multiply, Reshape, Transpose, Slice, TopK),
 )
 
 
@@ -70,6 +71,16 @@ def _agrees(graph: Graph, netlist: Netlist, x: IntArray) -> None:
 def test_cells_compute_the_graph(graph: Graph, levels: int, seed: int) -> None:
     graph = _single(graph)
     _agrees(graph, pipeline(build(graph), levels), batch(graph, seed, 20)[0])
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 7, 8, 9, 17])
+@pytest.mark.parametrize("bits", [1, 3])
+def test_the_largest_are_found_in_order(count: int, bits: int) -> None:
+    """All of up to seven values, which meet each with each, and of more, whose games are counted; ties abound."""
+    builder = Builder("order")
+    x = builder.input("x", (count,), IntType(bits, signed=bits > 1))
+    graph = builder.build((builder.add("best", TopK(count), x),))
+    _agrees(graph, build(graph), batch(graph, count, 100)[0])
 
 
 @settings(deadline=None, max_examples=15, derandomize=True)
@@ -190,7 +201,8 @@ def test_a_higher_clock_takes_more_stages() -> None:
         ({"style": Style.STREAM}, "encode: operations on single bits have no streaming hardware"),
         ({"style": "systolic"}, "style 'systolic': choose one of stream, parallel"),
         ({"language": "chisel"}, "language 'chisel': choose one of verilog, vhdl"),
-        ({"levels": -1}, "levels -1: 0 for no registers"),
+        ({"levels": -1}, "levels -1: give a whole number, 0 or more"),
+        ({"levels": 1.5}, "levels 1.5: give a whole number"),
         ({"style": "stream", "serial": True}, "a parallel design's"),
     ],
 )

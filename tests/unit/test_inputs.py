@@ -182,7 +182,7 @@ def test_foldings_that_are_none(text: str) -> None:
 
 def test_foldings() -> None:
     assert inputs.foldings(["a=8x4", "b=1x1:luts"]) == {"a": Folding(8, 4), "b": Folding(1, 1, Multiplier.LUTS)}
-    with pytest.raises(BitfabError, match="--fold a=8x4:fast: multiplier fast; choose one of dsp, packed, luts"):
+    with pytest.raises(BitfabError, match="--fold a=8x4:fast: multiplier fast: choose one of dsp, packed, luts"):
         inputs.foldings(["a=8x4:fast"])
     with pytest.raises(BitfabError, match="a is folded twice"):
         inputs.foldings(["a=8x4", "a=1x1"])
@@ -283,13 +283,14 @@ def test_parameters_that_do_not_fit(modules: Path) -> None:
 def test_where_a_graph_can_be_saved(tmp_path: Path) -> None:
     good = tmp_path / "net.safetensors"
     assert inputs.graph_file(good) == good
+    assert inputs.graph_file(tmp_path / "none" / "net.safetensors").parent.name == "none"
     (tmp_path / "folder.safetensors").mkdir()
     (tmp_path / "file").touch()
     for path, reason in (
         (tmp_path / "net", "give it that ending"),
         (tmp_path / "folder.safetensors", "is not a file"),
-        (tmp_path / "none" / "net.safetensors", "no such folder"),
-        (tmp_path / "file" / "net.safetensors", "no such folder"),
+        (tmp_path / "file" / "net.safetensors", "file: is not a folder"),
+        (tmp_path / "file" / "none" / "net.safetensors", "file: is not a folder"),
     ):
         with pytest.raises(BitfabError, match=reason):
             inputs.graph_file(path)

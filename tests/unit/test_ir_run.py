@@ -13,7 +13,6 @@ from bitfab.errors import BitfabError
 from bitfab.ir import Builder, Graph, run
 from bitfab.ir.ops import (
     Add,
-    Argmax,
     Bits,
     Compare,
     Concat,
@@ -30,9 +29,11 @@ from bitfab.ir.ops import (
     SumPool2d,
     Table,
     Threshold,
+    TopK,
     Transpose,
     Upsample,
 )
+from bitfab.ir.run_fast import run_fast
 
 RNG = np.random.default_rng(0)
 INT8 = IntType(8, signed=True)
@@ -118,15 +119,38 @@ def test_upsample_reshape_argmax_table() -> None:
     assert_like_torch(Reshape((60,)), (3, 4, 5), lambda x: x.flatten(1))
     assert_like_torch(Transpose((2, 0, 1)), (3, 4, 5), lambda x: x.permute(0, 3, 1, 2))
     assert_like_torch(Slice(1, 1, 4, 2), (3, 4, 5), lambda x: x[:, :, 1:4:2])
-    assert_like_torch(Argmax(), (6, 4, 5), lambda x: x.argmax(1, keepdim=True).double())
+    assert_like_torch(TopK(1), (6, 4, 5), lambda x: x.argmax(1, keepdim=True).double())
     table = np.clip(np.arange(-128, 128), 0, 100)
     assert_like_torch(Table(table, INT8, IntType(8, signed=False)), (3, 4, 5), lambda x: x.clamp(0, 100))
 
 
-def test_argmax_is_the_first_of_the_largest() -> None:
-    builder = Builder("argmax")
-    graph = builder.build((builder.add("node", Argmax(), builder.input("x", (4,), INT8)),))
-    np.testing.assert_array_equal(run(graph, np.array([[1, 5, 5, 0], [-3, -3, -3, -3]])), [[1], [0]])
+@pytest.mark.parametrize(("k", "expected"), [(1, [[1], [0]]), (3, [[1, 2, 0], [0, 1, 2]])])
+def test_of_equal_values_the_first_is_the_largest(k: int, expected: list[list[int]]) -> None:
+    builder = Builder("top_k")
+    graph = builder.build((builder.add("node", TopK(k), builder.input("x", (4,), INT8)),))
+    np.testing.assert_array_equal(run(graph, np.array([[1, 5, 5, 0], [-128, -128, -128, -128]])), expected)
+
+
+def test_top_k_of_many_equals_sorted() -> None:
+    """40 channels of 3 values: more equal ones than a sort that is not stable leaves in order."""
+    builder = Builder("top_k")
+    graph = builder.build((builder.add("node", TopK(11), builder.input("x", (40, 2, 1), IntType(2, signed=True))),))
+    x = RNG.integers(-2, 1, (5, 40, 2, 1))
+    columns = x.transpose(0, 2, 3, 1).tolist()
+    best = [[[sorted(range(40), key=lambda i: (-p[i], i))[:11] for p in row] for row in image] for image in columns]
+    expected = np.asarray(best).transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(run(graph, x), expected)
+    np.testing.assert_array_equal(run_fast(graph, x), expected)
+    (value,) = graph.output_values
+    assert (value.shape, value.type, value.low, value.high) == ((11, 2, 1), IntType(6, signed=False), 0, 39)
+
+
+@pytest.mark.parametrize("k", [0, 5])
+def test_top_k_of_none_or_too_many_is_refused(k: int) -> None:
+    builder = Builder("top_k")
+    x = builder.input("x", (4,), INT8)
+    with pytest.raises(BitfabError, match=f"the {k} largest of 4; 1 to 4 expected"):
+        builder.add("node", TopK(k), x)
 
 
 def single(op: Op, shape: tuple[int, ...], type: IntType) -> Graph:

@@ -18,7 +18,7 @@ from bitfab.ir import run_fast as executor
 from bitfab.ir.kernels import elementwise, products
 from bitfab.ir.ops import Add, Conv2d, ConvTranspose2d, Dense, MaxPool2d, Op, Requantize, SumPool2d, Threshold
 from bitfab.ir.run_fast import run_fast
-from tests.strategies import ALL_OPS, batch, graphs
+from tests.strategies import ALL_OPS, batch, far_graphs, graphs
 
 
 def single(op: Op, shape: tuple[int, ...], type: IntType) -> Graph:
@@ -46,6 +46,13 @@ def test_random_graphs(graph: Graph, seed: int) -> None:
         assert value.type.low <= value.low and value.high <= value.type.high
 
 
+@given(graph=far_graphs(), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=120)
+def test_far_values(graph: Graph, seed: int) -> None:
+    """Intermediate results of an operation may be larger than what it puts out."""
+    assert_equal(graph, *batch(graph, seed, size=9))
+
+
 @pytest.mark.parametrize("kind", ALL_OPS)
 def test_each_operation(kind: type) -> None:
     @given(graph=graphs(ops=(kind,), max_nodes=2), seed=st.integers(0, 99))
@@ -68,6 +75,27 @@ def test_requantize_at_every_tie(rounding: Rounding, bits: int, signed: bool) ->
         for zero in (0, 5, type.high):
             op = Requantize(*constants, type, type.low, type.high - 1, 7, zero, rounding)
             assert_equal(single(op, x.shape[1:], IntType(12, signed=True)), x)
+
+
+@pytest.mark.parametrize("rounding", list(Rounding))
+@pytest.mark.parametrize("type", [IntType(8, False), IntType(8, True), IntType(16, True)])
+def test_requantize_at_saturation(rounding: Rounding, type: IntType) -> None:
+    """Results about 2**15, 2**16 and 2**24, which carriers of 16 bits and float32 just hold, and no longer hold."""
+    x = np.concatenate([np.arange(-2048, -2000), np.arange(2000, 2048)]).reshape(1, 1, 1, -1)
+    for multiplier in (16371, 16384, 32742, 32768, (1 << 23) + 1, (1 << 23) + 4097):
+        for zero in (type.low, 0, type.high - 5, type.high):
+            op = Requantize(np.array([multiplier]), np.array([10]), type, type.low, type.high, 0, zero, rounding)
+            assert_equal(single(op, x.shape[1:], IntType(12, signed=True)), x)
+
+
+def test_sums_that_are_small_of_values_that_are_large() -> None:
+    builder = Builder("sums")
+    x = builder.input("x", (2,), IntType(8, signed=True))
+    first = builder.add("first", Dense(np.array([[1, 2], [3, 1]]), np.array([1 << 25, (1 << 25) + 1])), x)
+    second = builder.add("second", Dense(np.array([[1, 1], [3, 2]]), np.array([-(1 << 25), 3 - (1 << 25)])), x)
+    graph = builder.build((builder.add("sum", Add(), (first, second)),))
+    assert graph.output_values[0].type.bits == 12
+    assert_equal(graph, *batch(graph, 0, size=500))
 
 
 @pytest.mark.parametrize("rounding", list(Rounding))

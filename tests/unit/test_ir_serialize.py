@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bitfab.dtypes import IntType, QParams
 from bitfab.errors import BitfabError
 from bitfab.ir import Builder, Graph, run
-from bitfab.ir.ops import Conv2d, Requantize, Reshape, Table, Threshold
+from bitfab.ir.ops import Conv2d, Requantize, Reshape, Table, Threshold, TopK
 from bitfab.ir.serialize import load, save
 from tests.strategies import batch, graphs
 
@@ -47,6 +47,17 @@ def test_round_trip(graph: Graph, seed: int, tmp_path_factory: pytest.TempPathFa
     assert [value.signature for value in loaded.values.values()] == [v.signature for v in graph.values.values()]
     inputs = batch(graph, seed)
     np.testing.assert_equal(run(loaded, *inputs), run(graph, *inputs))
+
+
+def test_an_argmax_of_before_is_the_largest_of_now(tmp_path: Path) -> None:
+    builder = Builder("classes")
+    graph = builder.build((builder.add("class_of", TopK(1), builder.input("x", (9,), IntType(4, signed=True))),))
+    save(graph, tmp_path / "a")
+    _rewrite(tmp_path / "a", '"op":"TopK","k":1', '"op":"Argmax"')
+    assert load(tmp_path / "a") == graph
+    _rewrite(tmp_path / "a", '"op":"Argmax"', '"op":"Argmax","k":2')
+    with pytest.raises(BitfabError, match="'Argmax' found where an operation"):
+        load(tmp_path / "a")
 
 
 def test_metadata_survives(tmp_path: Path) -> None:

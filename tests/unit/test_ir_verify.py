@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from bitfab.dtypes import IntType, QParams
 from bitfab.errors import BitfabError
 from bitfab.ir import Builder, Graph, Node
-from bitfab.ir.ops import Add, Conv2d, ConvTranspose2d, Dense, MaxPool2d, Op, SumPool2d, Threshold
+from bitfab.ir.ops import Add, Conv2d, ConvTranspose2d, Dense, MaxPool2d, Op, Requantize, SumPool2d, Threshold
 from bitfab.ir.verify import verify
 from tests.strategies import graphs
 
@@ -56,6 +56,7 @@ def with_value(index: int, **changes: object) -> Graph:
         (replace(small(), nodes=(*small().nodes, small().nodes[0])), "conv: defined twice"),
         (replace(small(), outputs=("none",)), "output 'none' is not defined"),
         (replace(small(), outputs=()), "at least one"),
+        (replace(small(), outputs=("pool", "total", "pool")), "small: value 'pool' is more than one of the outputs"),
         (replace(small(), name="../small"), "identifier"),
         (with_value(0, name="conv 1"), "'conv 1': the name of a value must be an identifier"),
         (with_value(0, name="größe"), "identifier"),
@@ -73,6 +74,8 @@ def with_value(index: int, **changes: object) -> Graph:
         (with_op(conv(weight=np.ones((3, 2, 2), int))), "weight .* 4 axes"),
         (with_op(conv(weight=np.zeros((10**9, 0, 3, 3), int))), "at least one element"),
         (with_op(conv(weight=np.full((3, 2, 2, 2), 1 << 40))), "beyond 32 bits"),
+        (with_op(conv(bias=np.array([0, 0, 1 << 32]))), "beyond 32 bits"),
+        (with_op(conv(bias=np.array([-1, 0, 1 << 31]))), "beyond 32 bits"),
         (with_op(conv(bias=[1, 2, 3])), "bias of Conv2d must be an array of integers, not list"),
         (with_op(conv(bias=np.zeros(4, int))), "do not fit"),
         (with_op(conv(stride=(0, 1))), "stride .* out of range"),
@@ -115,6 +118,27 @@ def test_bipolar_images_need_no_pad_value_without_padding() -> None:
     builder = Builder("bipolar")
     x = builder.input("x", (2, 6, 6), IntType(1, signed=True))
     verify(builder.build((builder.add("layer", conv(), x),)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"multiplier": np.array([1 << 31])}, "at most 31 bits"),
+        ({"shift": np.array([63])}, "shifts 0 to 62"),
+        ({"input_zero": 1 << 31}, "input zero 2147483648 does not fit 32 bits signed"),
+        ({"output_zero": -(1 << 31) - 1}, "output zero -2147483649 does not fit"),
+        ({"type": IntType(32, signed=False), "high": 1 << 31}, "high 2147483648 does not fit"),
+    ],
+)
+def test_requantize_stays_within_what_hardware_takes(changes: dict[str, object], message: str) -> None:
+    limits = {"multiplier": np.array([(1 << 31) - 1]), "shift": np.array([62]), "input_zero": -(1 << 31)}
+    op = replace(Requantize(np.array([1]), np.array([0]), UINT8, 0, 255), **limits, output_zero=(1 << 31) - 1)
+    builder = Builder("bounds")
+    x = builder.input("x", (1,), IntType(4, signed=False))
+    builder.add("fits", replace(op, multiplier=np.array([1 << 29])), x)
+    builder.add("wide", replace(op, input_zero=0), x)
+    with pytest.raises(BitfabError, match=f"requantize: .*{message}"):
+        builder.add("beyond", replace(op, **changes), x)
 
 
 def test_thresholds_have_two_axes() -> None:

@@ -6,7 +6,7 @@ import pytest
 from bitfab.dtypes import IntType
 from bitfab.errors import BitfabError
 from bitfab.ir import Builder, Graph, Value
-from bitfab.ir.ops import Argmax, Bits, Compare, Dense, Lut, Op, Popcount, Threshold
+from bitfab.ir.ops import Bits, Compare, Dense, Lut, Op, Popcount, Threshold, TopK
 from bitfab.lutnet.cost import comparison_luts, lut6_by_node, lut6_estimate, popcount_luts
 
 
@@ -46,7 +46,7 @@ def test_a_network_costs_the_sum_of_its_nodes() -> None:
     encode = Compare(np.array([0, 1, 2, 3]), np.array([8, 4, 5, 12]))
     tables = np.array([[0, 0, 0, 1], [0, 1, 0, 1], [1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 1, 0], [1, 1, 1, 0]])
     layer = Lut(np.tile([0, 1], (6, 1)), tables)  # of these one is a wire, one an inverter, one constant
-    graph = chain(IntType(4, signed=False), 4, encode, layer, Popcount(np.arange(6).reshape(2, 3)), Argmax())
+    graph = chain(IntType(4, signed=False), 4, encode, layer, Popcount(np.arange(6).reshape(2, 3)), TopK(1))
     assert lut6_by_node(graph) == {"n0": 3, "n1": 3, "n2": 4, "n3": 2}
     assert lut6_estimate(graph) == 12
 

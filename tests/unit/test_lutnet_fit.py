@@ -68,7 +68,7 @@ def test_real_features_become_integers_with_a_scale_each() -> None:
     ("change", "message"),
     [
         ({"read": (0, 5)}, "feature 0: constant over 3000 samples"),
-        ({"read": (2, 128)}, r"features \[2, 128\]: at least 1 of each and features 0 to 127"),
+        ({"read": (2, 128)}, r"feature 128: the samples have features 0 to 127"),
         ({"tables": (7,)}, "cannot be shared evenly by 2 classes; use 6 or 8"),
         ({"method": Method.GENETIC, "tables": (1,)}, "1 LUTs hold no network of 2 classes .* at least 2"),
     ],

@@ -104,7 +104,7 @@ def test_observers_hold_nothing_of_the_data() -> None:
         (5, "a int given; give an iterable"),
         ("images.npz", "a str given; give an iterable"),
         ([_images(2), _images(2)[:, :, :5]], r"item 1: shape \(1, 5, 6\), but the first item has \(1, 6, 6\)"),
-        ([np.zeros((2, 1, 6, 6), np.uint8)], "item 0: a array of uint8 given"),
+        ([np.zeros((2, 1, 6, 6), np.uint8)], "item 0: an array of uint8 given"),
         ([torch.zeros(2, 1, 6, 6, dtype=torch.int64)], "item 0: a tensor of torch.int64 given"),
         ([(_images(2), 1)], "item 0: a tuple given"),
         ([np.zeros((0, 1, 6, 6), np.float32)], "item 0: shape .* not empty"),
@@ -145,7 +145,7 @@ def test_a_normal_form_on_data_of_another_shape(net: fx.GraphModule) -> None:
 
 
 def test_unknown_layer_in_the_recipe(net: fx.GraphModule) -> None:
-    with pytest.raises(BitfabError, match=r"no layer matches 'conv9'; did you mean input, 0, 1, 2"):
+    with pytest.raises(BitfabError, match=r"no layer matches 'conv9'; its layers are input, 0, 1, 2"):
         quantize(net, _images(4), Recipe(exclude=("conv9",)))
 
 

@@ -29,7 +29,6 @@ from bitfab.report import (
     gops,
     images_per_second,
     latency_us,
-    mac_utilization,
     png,
     text,
     timing,
@@ -175,7 +174,6 @@ def test_derived_figures_by_hand() -> None:
     assert latency_us(5000, 100.0) == 50.0
     assert images_per_second(8000, 80.0) == 10_000.0
     assert gops(13_000_000, 10_000.0) == 260.0
-    assert mac_utilization(macs=7200, pe=4, simd=9, cycles=250) == 0.8
 
 
 def test_timing_takes_the_utilization_of_the_slowest_layer_with_macs() -> None:

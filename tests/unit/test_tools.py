@@ -9,6 +9,7 @@ import pytest
 
 from bitfab import parts
 from bitfab.errors import BitfabError
+from bitfab.hw.render_verilog import template
 from bitfab.tools import nextpnr, verilator, yosys
 from bitfab.tools.process import MissingToolError, ToolError
 
@@ -178,6 +179,22 @@ def test_endless_simulation_stops_at_its_time_limit(simulator: Path) -> None:
         verilator.run(simulator, simulator.parent, 1, arguments=["+endless"])
 
 
+def test_an_illegal_parameter_is_an_error(tmp_path: Path) -> None:
+    needs(verilator.require)
+    source = tmp_path / "top.sv"
+    source.write_text(
+        """\
+module top #(parameter int Lanes = 0);
+  if (Lanes < 1) $error("top: Lanes must be at least 1");
+  initial $finish;
+endmodule
+"""
+    )
+    with pytest.raises(ToolError, match=r"translating top to C\+\+(?s:.*)Lanes must be at least 1"):
+        verilator.build([source], "top", tmp_path / "build", optimize=False, time_limit=60)
+    assert "-Werror-USERERROR" in template("Makefile.j2").render()
+
+
 def test_failed_build_leaves_only_logs(project: Path, tmp_path: Path) -> None:
     needs(verilator.require)
     with pytest.raises(ToolError, match=r"translating bench to C\+\+(?s:.*)%Error(?s:.*)mac"):
@@ -271,7 +288,7 @@ def test_a_device_too_small_names_the_resource_and_a_larger_part(
     part = parts.PARTS["ecp5-25k"]
     small = replace(part, available=replace(part.available, dsp=1))
     monkeypatch.setattr(parts, "PARTS", {**parts.PARTS, "ecp5-25k": small})
-    message = r"^ecp5-25k: the design needs 2 DSP, the part has 1: choose ecp5-45k or fold more"
+    message = r"^ecp5-25k: the design needs 2 DSP, the part has 1: choose ecp5-45k or multiply in LUTs .*:luts"
     with pytest.raises(BitfabError, match=message):
         nextpnr.place_and_route(netlist.json, "ecp5-25k", tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".log"}

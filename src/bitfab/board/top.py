@@ -27,18 +27,23 @@ def top_name(design: Design, board: Board) -> str:
     return f"{design.name}_{board.name}"
 
 
-def board_files(design: Design, board: Board, frame: Framing) -> dict[str, str]:
-    """The design's own RTL and what the board adds to it, by path in the output folder.
-
-    `board/<top>.sv`, the serial line, `board/<board>.lpf` and `board/framing.json`. Raises BitfabError for a design in
-    VHDL, a part that the board is not sold with, and a rate that its clock cannot make.
-    """
+def check_board(design: Design, board: Board) -> None:
+    """Raise BitfabError for a design in VHDL, and for a part that the board is not sold with."""
     if design.language is not Language.VERILOG:
         raise BitfabError(f"{design.name}: a board's top is SystemVerilog; generate the design in verilog")
     if design.target.part not in board.parts:
         raise BitfabError(
             f"{design.target.part}: the {board.title} is sold with {', '.join(board.parts)}; choose one of these"
         )
+
+
+def board_files(design: Design, board: Board, frame: Framing) -> dict[str, str]:
+    """The design's own RTL and what the board adds to it, by path in the output folder.
+
+    `board/<top>.sv`, the serial line, `board/<board>.lpf` and `board/framing.json`. Raises BitfabError where
+    `check_board` does, and for a rate that the board's clock cannot make.
+    """
+    check_board(design, board)
     top = top_name(design, board)
     context = {
         "design": design,

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bitfab.cli.app import Clock, GraphFile, Part, named_target
 from bitfab.errors import BitfabError
-from bitfab.terminal import Stages, console, say
+from bitfab.terminal import StageBars, console, say
 
 if TYPE_CHECKING:
     from bitfab.hw.design import Folding, Target
@@ -51,7 +51,7 @@ def demo(
     from bitfab import flow
 
     folder = output or Path("build") / name
-    with Stages() as stages:
+    with StageBars() as stages:
         result = flow.demo(name, folder, target=named_target(target, clock), images=images, stages=stages.watch)
     _summary(result, folder)
 
@@ -111,6 +111,7 @@ def build(
     serial: Annotated[bool, typer.Option("--serial", help="Parallel: the input comes one integer a cycle.")] = False,
     language: Annotated[str, typer.Option(help="verilog or vhdl (proved by GHDL).")] = "verilog",
     registers: Annotated[bool, typer.Option("--registers", help="A top with AXI-Lite registers too.")] = False,
+    loadable: Annotated[bool, typer.Option("--loadable", help="With registers that can write the weights.")] = False,
     vectors: Annotated[
         list[Path] | None,
         typer.Option(
@@ -141,10 +142,11 @@ def build(
         levels=levels,
         serial=serial,
         language=language,
-        registers=registers,
+        registers=registers or loadable,
+        loadable=loadable,
     )
     data = [inputs.array(file)[:images] for file in vectors] if vectors else inputs.random_codes(network, images)
-    with Stages() as stages:
+    with StageBars() as stages:
         result = flow.build(design, data, output, place=place, board=board, stages=stages.watch)
     _summary(result, output)
     if board:

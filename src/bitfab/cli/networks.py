@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bitfab.cli.app import Activations, Calibration, Exclude, Observer, Parameters, PerChannel, Scale, Weights
-from bitfab.errors import BitfabError
+from bitfab.errors import BitfabError, choice
 from bitfab.terminal import Steps, say, show_diagnosis
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def quantize(
     recipe = replace(
         _recipe(weights, activations, observer, scale, per_channel, exclude),
         equalize=equalize,
-        bias_correction=inputs.choice(BiasCorrection, bias_correction, "--bias-correction"),
+        bias_correction=choice(BiasCorrection, bias_correction, f"--bias-correction {bias_correction}"),
         adaround=AdaRound(adaround) if adaround else None,
     )
     if preset not in (None, *PRESETS):
@@ -65,7 +65,7 @@ def quantize(
     for file in (inputs.graph_file(output), *([inputs.new_file(report)] if report else [])):
         inputs.new_file(file)
     net = inputs.network(network, parameters)
-    data = detector.calibration(calib, net) if preset else [inputs.array(calib)]
+    data = detector.calibration(calib, net) if preset else [inputs.reals(calib)]
     with Steps() as steps:
         if preset:
             recipe = PRESETS[preset](net, data, steps.update)
@@ -117,8 +117,8 @@ def debug(
         elif calib is None:
             raise BitfabError(f"{network}: no calibration data; give --calib FILE, or one of {', '.join(NAMES)}")
         else:
-            data = inputs.array(calib)
-            judged = inputs.array(tests) if tests else data
+            data = inputs.reals(calib)
+            judged = inputs.reals(tests) if tests else data
             truth = inputs.labels(labels, len(judged)) if labels else None
             net, metric = inputs.network(network, parameters), "SQNR, dB" if truth is None else "top-1"
             found = debug_network(net, [data], None, recipe, steps.update, tests=[judged], labels=truth)
@@ -164,7 +164,7 @@ def train(
     from bitfab.ir.serialize import save
     from bitfab.lutnet.fit import LutRecipe, Method, answers, train_luts
 
-    widths, kind = inputs.counts(tables, "--tables"), inputs.choice(Method, method, "--method")
+    widths, kind = inputs.counts(tables, "--tables"), choice(Method, method, f"--method {method}")
     recipe = LutRecipe(
         widths,
         fan_in,
@@ -178,6 +178,8 @@ def train(
         unseen=unseen,
         seed=seed,
     )
+    if checkpoint:
+        inputs.new_file(checkpoint)
     file, (samples, labels) = inputs.graph_file(output), inputs.labelled(data)
     with Steps() as steps:
         graph = train_luts(samples, labels, recipe, file.stem, steps.update, checkpoint, workers)
@@ -189,15 +191,14 @@ def train(
 def _recipe(
     weights: int, activations: int, observer: str, scale: str, per_channel: bool, exclude: list[str] | None
 ) -> Recipe:
-    from bitfab import inputs
     from bitfab.dtypes import ScaleKind
     from bitfab.quant import ObserverKind, Recipe
 
     return Recipe(
         weights=weights,
         activations=activations,
-        observer=inputs.choice(ObserverKind, observer, "--observer"),
-        scale=inputs.choice(ScaleKind, scale, "--scale"),
+        observer=choice(ObserverKind, observer, f"--observer {observer}"),
+        scale=choice(ScaleKind, scale, f"--scale {scale}"),
         per_channel=per_channel,
         exclude=tuple(exclude or ()),
     )

@@ -13,7 +13,6 @@ from bitfab.ir.graph import Graph, Node
 from bitfab.ir.infer import infer, sees_padding
 from bitfab.ir.ops import (
     Add,
-    Argmax,
     Concat,
     Conv2d,
     ConvTranspose2d,
@@ -24,6 +23,7 @@ from bitfab.ir.ops import (
     SumPool2d,
     Table,
     Threshold,
+    TopK,
 )
 
 UNIT = QParams((1.0,))
@@ -80,7 +80,7 @@ def choose_meanings(graph: Graph, whole: bool) -> dict[str, QParams]:
                 meanings[node.name] = near_power(node.output.qparams or UNIT)
             case Conv2d() | ConvTranspose2d() | Dense() | SumPool2d() | Add() | Multiply():
                 meanings[node.name] = _sum(graph, node, meanings, whole)
-            case Argmax():
+            case TopK():
                 meanings[node.name] = UNIT
             case _:
                 meanings[node.name] = single(meanings[node.inputs[0]])

@@ -17,7 +17,6 @@ from bitfab.export.onnx_ops import convolution, output_sums, passing, pooling
 from bitfab.ir.graph import Graph, Node, Value
 from bitfab.ir.ops import (
     Add,
-    Argmax,
     Bits,
     Compare,
     Concat,
@@ -31,6 +30,7 @@ from bitfab.ir.ops import (
     SumPool2d,
     Table,
     Threshold,
+    TopK,
 )
 
 Clip = tuple[int, int]
@@ -109,8 +109,8 @@ class Exporter(ABC):
                 self.threshold(node, node.op)
             case Table():
                 self.lookup(node, node.op)
-            case Argmax():
-                self._argmax(node)
+            case TopK():
+                self._top_k(node, node.op)
             case Compare() | Bits() | Lut() | Popcount():
                 raise BitfabError(
                     f"{node.source or node.name}: {type(node.op).__name__} of a LUT network has no ONNX form; generate "
@@ -315,11 +315,18 @@ class Exporter(ABC):
             return 0.5, Rounding.FLOOR
         return 2.0 ** -(int(op.shift.max()) + 2), op.rounding
 
-    def _argmax(self, node: Node) -> None:
+    def _top_k(self, node: Node, op: TopK) -> None:
+        """ONNX orders equal values as the graph does, in both operators."""
         x, out = node.inputs[0], node.output
         real = self.real(x, single(self.meanings[x]))
-        attributes: Attributes = {"axis": 1, "keepdims": 1, "source": node.source}
-        self._indices[node.name] = self.elementwise("ArgMax", [real], out, "", TensorProto.INT64, **attributes)
+        attributes: Attributes = {"axis": 1, "source": node.source}
+        if op.k == 1:
+            made = self.elementwise("ArgMax", [real], out, "", TensorProto.INT64, keepdims=1, **attributes)
+        else:
+            count = self.model.constant(f"{out.name}_k", np.asarray([op.k], dtype=np.int64))
+            inputs, attributes["unread"] = [real, count], f"{out.name}_values"
+            made = self.elementwise("TopK", inputs, out, "", TensorProto.INT64, **attributes)
+        self._indices[node.name] = made
         if self.graph.users[node.name]:
             index = self._indices[node.name]
             self.settle(out, self.elementwise("Cast", [index], out, "_real", to=TensorProto.FLOAT))

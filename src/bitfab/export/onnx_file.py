@@ -6,7 +6,7 @@ import enum
 import os
 from pathlib import Path
 
-from bitfab.errors import BitfabError
+from bitfab.errors import choice
 from bitfab.export.onnx_qdq import Qdq
 from bitfab.export.onnx_qoperator import QOperator
 from bitfab.export.qonnx import Qonnx
@@ -38,9 +38,6 @@ def export_onnx(graph: Graph, path: str | os.PathLike[str], style: str = Style.Q
     Raises BitfabError for an unknown style, a malformed graph, an operation that ONNX has not (LUT networks), and
     where the file cannot be written.
     """
-    try:
-        exporter = _EXPORTERS[Style(style)]
-    except ValueError:
-        raise BitfabError(f"style '{style}' is unknown; choose one of {', '.join(Style)}") from None
+    exporter = _EXPORTERS[choice(Style, style, f"style {style!r}")]
     model = exporter(verify(graph)).export()
     write_whole(Path(path), model.SerializeToString(deterministic=True))

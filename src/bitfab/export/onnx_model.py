@@ -65,12 +65,17 @@ class Model:
         type: int = TensorProto.FLOAT,
         source: str = "",
         domain: str = "",
+        unread: str = "",
         **attributes: Any,
     ) -> str:
-        """Append a node of one output, a tensor of `type` and `shape` (the batch axis included); returns its name."""
+        """Append a node of one output, a tensor of `type` and `shape` (the batch axis included); returns its name.
+
+        `unread` names an output before that one, which nothing reads.
+        """
         name = self._declare(self._unique(output), type, shape)
         self._domains |= {domain} - {""}
-        made = helper.make_node(op, inputs, [name], name=name, domain=domain or None, **attributes)
+        outputs = [self._unique(unread), name] if unread else [name]
+        made = helper.make_node(op, inputs, outputs, name=name, domain=domain or None, **attributes)
         if source:
             made.doc_string = source
         self._nodes.append(made)
@@ -81,7 +86,8 @@ class Model:
         for node in self._nodes:
             node.input[:] = [new if name == old else name for name in node.input]
             if old in node.output:
-                node.name, node.output[0] = new, new
+                node.name = new
+                node.output[:] = [new if name == old else name for name in node.output]
         self._known[new] = self._known.pop(old)
         self._known[new].name = new
 

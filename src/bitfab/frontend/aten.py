@@ -14,6 +14,7 @@ from bitfab.frontend import aten_layout as layout
 from bitfab.frontend import bilinear, one_dimension
 from bitfab.frontend.affine import affine
 from bitfab.frontend.calls import Call, Function, Pair, Steps, Unsupported
+from bitfab.frontend.top_k import from_topk
 
 
 def rebuild_call(call: Call) -> Steps:
@@ -317,6 +318,7 @@ _BUILDERS: dict[Any, Callable[[Call], Steps]] = {
     aten.pad.default: layout.pad,
     aten.constant_pad_nd.default: layout.pad,
     aten.argmax.default: _argmax,
+    aten.topk.default: from_topk,
     aten.relu.default: lambda _: [nn.ReLU()],
     aten.relu6.default: lambda _: [nn.ReLU6()],
     aten.hardtanh.default: _hardtanh,
@@ -378,6 +380,6 @@ SUPPORTED = (
     "conv1d, conv2d, conv_transpose2d, linear, matmul, sum and product with constants (one number, or one per "
     "channel), batch_norm, add, product of two of one shape or by a factor for each channel, cat, split, slice, "
     "permute, reshape, pixel_shuffle, max_pool, avg_pool and adaptive_avg_pool of 1 or 2 dimensions, mean over (2, 3), "
-    "nearest and bilinear upsample, zero pad, argmax, dropout, and functions of each value by itself, such as relu, "
-    "sigmoid, silu, gelu"
+    "nearest and bilinear upsample, zero pad, argmax, indices of topk, dropout, and functions of each value by itself, "
+    "such as relu, sigmoid, silu, gelu"
 )

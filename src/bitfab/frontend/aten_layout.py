@@ -72,8 +72,11 @@ def select(call: Call) -> Steps:
 
 
 def item(call: Call) -> Steps:
-    """One result of a call that has several: a part of a split, or the first result of a batch norm in eval mode."""
+    """One result of a call that has several: a part of a split, the indices of a topk, or the first result of a batch
+    norm in eval mode."""
     source = call.node.all_input_nodes[0]
+    if source.target is aten.topk.default:  # `top_k.from_topk` refuses where the values are read
+        return []
     if source.target not in SPLITS:
         if call["1"] != 0:
             raise Unsupported("a result other than the first")

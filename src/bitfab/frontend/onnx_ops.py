@@ -100,6 +100,13 @@ def _argmax(node: Node, x: Tensor) -> Tensor:
     return torch.argmax(x, node.attributes.get("axis", 0), keepdim=bool(node.attributes.get("keepdims", 1)))
 
 
+def _top_k(node: Node, x: Tensor, count: Value) -> tuple[Tensor, Tensor]:
+    found = numbers(node, count, "k")
+    assert found is not None
+    values, indices = torch.topk(x, found[0], node.attributes.get("axis", -1), bool(node.attributes.get("largest", 1)))
+    return values, indices
+
+
 def _cast(node: Node, x: Tensor) -> Tensor:
     """All floats are computed in one type, all integers in another."""
     floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
@@ -176,6 +183,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Sum": _arithmetic(torch.add),
     "Swish": lambda node, x: x * torch.sigmoid(x * node.attributes.get("alpha", 1.0)),
     "Tanh": _unary(torch.tanh),
+    "TopK": _top_k,
     "Transpose": layout.transpose,
     "Unsqueeze": layout.unsqueeze,
 }

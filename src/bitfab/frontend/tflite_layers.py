@@ -6,7 +6,6 @@ padding as a word. Here all of it is as in torch and in the integer graph, the b
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,10 @@ from numpy.typing import NDArray
 
 from bitfab.errors import BitfabError
 from bitfab.frontend.tflite_file import Tensor, TfliteFile
+from bitfab.ir.names import plain
 from bitfab.ir.ops import Pads, Pair, Shape
 
+LONGEST_NAME = 48  # of what the file calls a tensor
 CLIPS = ("NONE", "RELU", "RELU6", "RELU_N1_TO_1")  # activations that are fused into a layer
 UNARIES = ("RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU", "LOGISTIC", "TANH", "HARD_SWISH", "QUANTIZE")
 
@@ -151,13 +152,7 @@ def label(file: TfliteFile, number: int) -> str:
     """A tensor's name as an identifier with its number: `model/add/Relu;x` -> `model_add_Relu_25`; no two are alike,
     and none is a keyword of Verilog or VHDL."""
     first = file.tensors[number].name.split(";")[0]
-    return f"{identifier(first)}_{number}"
-
-
-def identifier(name: str) -> str:
-    """Letters, digits and underscores of a name, at most 48, the first a letter."""
-    text = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:48].rstrip("_")
-    return text if text[:1].isalpha() else f"value_{text}".rstrip("_")
+    return f"{plain(first, 'value', LONGEST_NAME)}_{number}"
 
 
 def shape_of(file: TfliteFile, number: int) -> Shape:

@@ -35,6 +35,7 @@ from bitfab.frontend.tflite_file import Tensor, TfliteFile, read_tflite
 from bitfab.frontend.tflite_translate import read_layers
 from bitfab.ir.graph import Builder, Graph
 from bitfab.ir.infer import infer
+from bitfab.ir.names import plain
 from bitfab.ir.ops import (
     Add,
     Concat,
@@ -92,7 +93,7 @@ class _Importer:
     def __init__(self, network: layers.Network) -> None:
         self.network = network
         self.file: TfliteFile = network.file
-        self.builder = Builder(f"{layers.identifier(self.file.path.stem)}_int8")
+        self.builder = Builder(f"{plain(self.file.path.stem, 'value', layers.LONGEST_NAME)}_int8")
         self.values: dict[int, str] = {}
         self.borders: dict[int, tuple[int, Pads]] = {}  # bordered tensor -> what is inside, and the border
         self.readers: dict[int, list[layers.Layer]] = {}

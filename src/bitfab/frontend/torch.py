@@ -42,11 +42,11 @@ def capture(net: nn.Module, example: Tensor) -> fx.GraphModule:
     The modules are `Conv2d, ConvTranspose2d, BatchNorm1d/2d, Linear`, activations, `MaxPool2d, AvgPool2d,
     AdaptiveAvgPool2d(1), Upsample, ZeroPad2d, Flatten`, `ConstantPad2d` of -inf before a max pool, and `Pointwise`, any
     other function of each value by itself; the functions are `torch.add, torch.mul, torch.cat, torch.reshape,
-    torch.permute, operator.getitem` of a slice along one axis, and `torch.argmax`. Each is named after its place in the
-    user's module (`encoder.0.conv`; a functional call after the module that makes it: `encoder.0.relu`; a second call
-    of the same layer gets its own copy and a number); a node's `meta["source"]` holds that name. Sums and products with
-    constants become part of the layer before. Parameters are copies. The result takes any batch size, and can be
-    trained.
+    torch.permute, operator.getitem` of a slice along one axis, `torch.argmax`, and `top_k.top_k`. Each is named after
+    its place in the user's module (`encoder.0.conv`; a functional call after the module that makes it:
+    `encoder.0.relu`; a second call of the same layer gets its own copy and a number); a node's `meta["source"]` holds
+    that name. Sums and products with constants become part of the layer before. Parameters are copies. The result takes
+    any batch size, and can be trained.
 
     Args:
         net: a module of one tensor argument; it is left as it is, its mode included. A normal form is copied.

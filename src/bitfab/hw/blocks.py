@@ -10,21 +10,22 @@ import numpy as np
 from bitfab.dtypes import Rounding
 from bitfab.hw import memories
 from bitfab.hw.design import MemoryStyle, Multiplier
-from bitfab.hw.folding import FOLDED, signed_bits, weight_bits
+from bitfab.hw.folding import FOLDED, factor_bits, signed_bits, weight_bits
 from bitfab.hw.plan import Engine, inner_words, turn_words
 from bitfab.ir.ops import (
     Add,
-    Argmax,
     Concat,
     Conv2d,
     ConvTranspose2d,
     Dense,
     MaxPool2d,
+    Multiply,
     Requantize,
     Slice,
     SumPool2d,
     Table,
     Threshold,
+    TopK,
     Upsample,
 )
 from bitfab.ir.piecewise import Piecewise, recover
@@ -143,20 +144,18 @@ def _threshold(engine: Engine) -> Block:
     assert isinstance(op, Threshold)
     rows = memories.thresholds(op, x)
     bits = signed_bits(int(rows.min()), int(rows.max()))
-    words = rows if len(rows) > 1 else np.repeat(rows, lanes, axis=0)
+    words = memories.threshold_words(rows, lanes)
     parameters: Parameters = {
         "InBits": x.type.bits,
         "InSigned": int(x.type.signed),
         "OutBits": op.type.bits,
         "Lanes": lanes,
-        "Words": len(words) // lanes,
+        "Words": len(words),
         "Levels": rows.shape[1],
         "Low": 0 if op.type.bipolar else op.low,
         "ThresholdBits": bits,
     }
-    return Block(
-        "threshold", parameters, {"ThresholdFile": memories.mem_file(words.reshape(-1, lanes * rows.shape[1]), bits)}
-    )
+    return Block("threshold", parameters, {"ThresholdFile": memories.mem_file(words, bits)})
 
 
 def _table(engine: Engine) -> Block:
@@ -197,6 +196,24 @@ def _add(engine: Engine) -> Block:
     )
 
 
+def _scale(engine: Engine) -> Block:
+    """Word by word, or the pixels of an image by one pixel of factors."""
+    op, output, folding = engine.node.op, engine.node.output.type, engine.folding
+    assert isinstance(op, Multiply) and folding is not None
+    zeros, bits = (op.first_zero, op.second_zero), factor_bits(op, engine.values)
+    parameters: Parameters = {}
+    for side, value, zero, own in zip("AB", engine.values, zeros, bits, strict=True):
+        parameters |= {f"{side}Bits": value.type.bits, f"{side}Signed": int(value.type.signed)}
+        parameters |= {f"{side}Zero": zero, f"{side}FactorBits": own}
+    channels, height, width = engine.output
+    pixels = height * width if engine.inputs[0] != engine.inputs[1] else 1
+    parameters |= {"Lanes": engine.lanes_in, "Words": channels // engine.lanes_in, "Pixels": pixels}
+    parameters |= {"OutBits": output.bits, "OutSigned": int(output.signed)}
+    if folding.multiplier is Multiplier.LUTS:
+        parameters["Multiplier"] = MULTIPLIER_CODES[folding.multiplier]
+    return Block("scale", parameters)
+
+
 def _concat(engine: Engine) -> Block:
     """The last pair of inputs; the netlist joins the earlier ones pair by pair."""
     op, lanes = engine.node.op, engine.lanes_in
@@ -210,21 +227,24 @@ def _slice(engine: Engine) -> Block:
     op, (shape,), lanes = engine.node.op, engine.inputs, engine.lanes_in
     assert isinstance(op, Slice)
     inner, unit = inner_words(shape, op.axis, lanes), 1 if op.axis else lanes  # of channels whole words
+    size = turn_words(shape, op.axis, lanes) // inner
     parameters: Parameters = {
         "Bits": engine.values[0].type.bits * lanes,
         "Inner": inner,
-        "Size": turn_words(shape, op.axis, lanes) // inner,
+        "Size": size,
         "Start": op.start // unit,
         "Stop": op.stop // unit,
-        "Step": op.step,
+        "Step": min(op.step, size),  # a longer one keeps the first place alone, too
     }
     return Block("slice", parameters)
 
 
-def _argmax(engine: Engine) -> Block:
-    x = engine.values[0].type
+def _top_k(engine: Engine) -> Block:
+    op, x = engine.node.op, engine.values[0].type
+    assert isinstance(op, TopK)
     words, index_bits = engine.inputs[0][0], engine.node.output.type.bits
-    return Block("argmax", {"Bits": x.bits, "Signed": int(x.signed), "Words": words, "IndexBits": index_bits})
+    parameters: Parameters = {"Bits": x.bits, "Signed": int(x.signed), "Words": words, "K": op.k}
+    return Block("topk", parameters | {"IndexBits": index_bits})
 
 
 _BLOCKS: dict[type, Callable[[Engine], Block]] = {
@@ -238,7 +258,8 @@ _BLOCKS: dict[type, Callable[[Engine], Block]] = {
     Threshold: _threshold,
     Table: _table,
     Add: _add,
+    Multiply: _scale,
     Concat: _concat,
     Slice: _slice,
-    Argmax: _argmax,
+    TopK: _top_k,
 }

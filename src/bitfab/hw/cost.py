@@ -2,7 +2,8 @@
 
 Multipliers and block RAMs follow rules that Yosys' own cost tables give (`memory_libmap`, `mul2dsp`). LUTs and
 flip-flops are sums of features (`bitfab.hw.features`: bits of adders, of registers, of memories) times coefficients
-that `scripts/fit_cost.py` fitted to what Yosys made of random networks; they lie in `cost_ecp5.json`.
+that `scripts/fit_cost.py` fitted to what Yosys made of random networks; they lie in `cost_ecp5.json`. From the
+flip-flops those inside multipliers are taken away (`tools/register_packing.py`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from importlib import resources
 
 from bitfab.errors import BitfabError
 from bitfab.hw.design import Design
-from bitfab.hw.features import Parameters, features
-from bitfab.hw.memory_cost import dsps, memories
+from bitfab.hw.features import Parameters, features, room
+from bitfab.hw.memory_cost import dsps, memories, packed_registers
+from bitfab.hw.parallel.design import ParallelDesign
 from bitfab.parts import Family, Resources, find_part
 
 
@@ -28,14 +30,19 @@ def block_cost(block: str, parameters: Parameters) -> Resources:
         sum(coefficients.get(kind, {}).get(name, 0.0) * count for name, count in counts.items())
         for kind in ("lut", "ff")
     )
-    return Resources(round(lut), round(ff), dsps(block, parameters), sum(memory.brams for memory in held))
+    ff = max(0, ff - packed_registers(block, parameters))
+    own = Resources(round(lut), round(ff), dsps(block, parameters), sum(memory.brams for memory in held))
+    return own + block_cost(*room(parameters)) if block == "conv2d" else own
 
 
 def estimate(design: Design) -> dict[str, Resources]:
     """What a streaming design will take, by layer; under its own name what belongs to no layer (skid buffers, `tlast`).
 
-    Converters, forks and FIFOs count with the layer that they serve. Raises BitfabError for parts other than ECP5.
+    Converters, forks and FIFOs count with the layer that they serve. Raises BitfabError for parts other than ECP5, and
+    for a parallel design, which has no blocks.
     """
+    if isinstance(design, ParallelDesign):
+        raise BitfabError(f"{design.name}: estimates are of streaming designs; synthesize a parallel one with build")
     require_fitted(design.target.part)
     layers = {layer.name: Resources() for layer in design.layers}
     for instance in design.instances:

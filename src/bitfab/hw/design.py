@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bitfab.errors import BitfabError, choice, whole
 from bitfab.ir.graph import Graph, Node
 from bitfab.ir.infer import macs
 from bitfab.output import whole_folder
+from bitfab.parts import find_part
 
 Shape3 = tuple[int, int, int]  # (C, H, W)
 
@@ -23,10 +26,27 @@ class Language(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Target:
-    """The part a design is meant for and the clock it should reach, in MHz."""
+    """The part a design is meant for and the clock it should reach, in MHz.
+
+    Raises BitfabError for an unknown part, or a clock that is no positive number.
+    """
 
     part: str = "ecp5-85k"
     clock_mhz: float = 80.0
+
+    def __post_init__(self) -> None:
+        find_part(self.part)
+        if not isinstance(self.clock_mhz, int | float) or not 0 < self.clock_mhz < math.inf:
+            raise BitfabError(f"{self.part}: a clock of {self.clock_mhz} MHz; give a positive number, such as 80")
+
+
+def named_target(target: Target | str) -> Target:
+    """The target itself, or that of a part's name; BitfabError for anything else."""
+    if isinstance(target, str):
+        return Target(target)
+    if not isinstance(target, Target):
+        raise BitfabError(f"target {target!r}: give a Target, or the name of a part, such as ecp5-85k")
+    return target
 
 
 class Multiplier(enum.StrEnum):
@@ -49,13 +69,23 @@ class Folding:
     """A layer's parallelism: `pe` output channels times `simd` input channels are multiplied in each cycle.
 
     What is None is chosen: `multiplier` by the operands' bits and the part (`hw.folding.styled`), `memory` by the
-    weights' number. A requantizer has `pe` lanes and a `simd` of 1.
+    weights' number. A requantizer or a product of streams has `pe` lanes and a `simd` of 1.
+    Raises BitfabError for what no layer can have.
     """
 
     pe: int
     simd: int
     multiplier: Multiplier | None = None
     memory: MemoryStyle | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("pe", "simd"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, whole(value, f"folding: {name} {value!r}"))
+        for name, kind in (("multiplier", Multiplier), ("memory", MemoryStyle)):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, choice(kind, value, f"folding: {name} {value!r}"))
 
     @property
     def multipliers(self) -> int:
@@ -90,6 +120,10 @@ class Stream:
         return channels // self.lanes * height * width
 
 
+LOAD_PORTS = ("load_i", "load_address_i", "load_data_i")  # of blocks whose memories can be loadable
+LOADED_BLOCKS = ("conv2d", "requantize", "threshold")
+
+
 @dataclass(frozen=True)
 class Instance:
     """One block of the RTL library; parameters are integers, or strings for file names."""
@@ -101,6 +135,19 @@ class Instance:
     outputs: tuple[str, ...]
     layer: str
     comment: str = ""
+
+    @property
+    def loadable(self) -> bool:
+        """Whether its memories can be written while the design is idle."""
+        return bool(self.parameters.get("Loadable"))
+
+
+@dataclass(frozen=True)
+class LoadBus:
+    """What writes a design's loadable memories: bits of a word, bits of its address."""
+
+    bits: int
+    address_bits: int
 
 
 @dataclass(frozen=True)
@@ -137,8 +184,9 @@ class Design:
 
     `inputs` and `outputs` are the streams at the ports, in the graph's order; `taps` those that carry the graph's
     values, one each. `files` maps paths relative to the design's folder to text. `expected_cycles` is the steady-state
-    cycles an image that the schedule predicts, `expected_latency` the cycles from the first word in to the last word
-    out.
+    cycles an image that the schedule predicts. `expected_latency` is a rough figure of the cycles from the first word
+    in to the last word out: of a streaming design the schedule's, which leaves out what pipeline registers, forks and
+    converters add (of small images that can be most of it); exact of a parallel one.
     """
 
     name: str
@@ -170,6 +218,13 @@ class Design:
     def sources(self) -> tuple[str, ...]:
         """The synthesizable files, each of VHDL behind those it uses, the top last."""
         return tuple(path for path in self.files if path.startswith("rtl/") and path.endswith((".sv", ".vhd")))
+
+    @property
+    def load_bus(self) -> LoadBus | None:
+        """The bus of the loadable memories, where there are any."""
+        for parameters in (instance.parameters for instance in self.instances if instance.loadable):
+            return LoadBus(int(parameters["LoadBits"]), int(parameters["LoadAddressBits"]))
+        return None
 
     @property
     def multipliers(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from bitfab.hw.memory_cost import Parameters, memories
+from bitfab.hw.memory_cost import Parameters, difference_bits, memories, weights_in_block_ram
 
 Features = dict[str, float]
 Integers = Mapping[str, int]
@@ -16,9 +16,8 @@ LUT_INPUTS = 4
 def features(block: str, parameters: Parameters) -> Features:
     """The features of one instance of a block; every block has the constant `instance`."""
     p = {name: value for name, value in parameters.items() if isinstance(value, int)}
-    own = _BLOCKS[block](p) if block in _BLOCKS else {}
-    held = memories(block, parameters)
-    return own | {
+    held = memories(block, {**p, "Loadable": 0})  # LUTs were fitted to constants alone
+    return _BLOCKS[block](p) | {
         "instance": 1,
         "lutram": sum(memory.lutrams for memory in held),
         "lutram joined": sum(memory.joined for memory in held),
@@ -72,6 +71,7 @@ def _conv2d(p: Integers) -> Features:
     phases = p["UpHeight"] * p["UpWidth"]
     results = p["Groups"] * p["Fold"]
     stages = own.stages + levels
+    late = weights_in_block_ram(p, phases * results * terms)  # a register more behind block RAM
     weight_lanes = pe * p["Simd"] * p["WeightBits"]
     return _window(p) | {
         "tree bits": pe * sum(count * bits for count, bits in pairs),
@@ -79,12 +79,24 @@ def _conv2d(p: Integers) -> Features:
         "accumulator bits": pe * p["AccBits"],
         "sum bits": pe * sum(count * (leaf_bits + level) for level, count in enumerate(counts)),
         "term bits": _counter(terms) + _counter(results) + _bits(phases * results * terms),
-        "stage bits": (2 + stages) + _bits(phases * results) * stages,
+        "stage bits": (2 + late + stages) + _bits(phases * results) * (late + stages),
+        "late data bits": p["Simd"] * p["InBits"] * late,
         "phases": phases - 1,
         "stages": stages - 1,
         "weight tables": weight_lanes * phases * results * terms / (1 << LUT_INPUTS) * (p.get("Memory", 0) == 2),
         **own.features,
     }
+
+
+def room(parameters: Parameters) -> tuple[str, Integers]:
+    """The block behind a layer's accumulators, with its parameters: room for results that are under way."""
+    p = {name: value for name, value in parameters.items() if isinstance(value, int)}
+    terms = p["KernelHeight"] * p["KernelWidth"] * p["Words"] // p["Groups"]
+    words = p["UpHeight"] * p["UpWidth"] * p["Groups"] * p["Fold"] * terms
+    own = _leaves(p)
+    stages = 2 + weights_in_block_ram(p, words) + own.stages + _counter(own.count)
+    bits, depth = p["Pe"] * p["AccBits"], 2 + (stages + 4) // terms
+    return ("skid", {"Bits": bits}) if depth == 2 else ("fifo", {"Bits": bits, "Depth": depth})
 
 
 @dataclass(frozen=True)
@@ -150,7 +162,7 @@ def _pool2d(p: Integers) -> Features:
 
 def _requantize(p: Integers) -> Features:
     lanes = p["Lanes"]
-    difference = p["InBits"] + (0 if p["InSigned"] and not p["InputZero"] else 1)
+    difference = difference_bits(p)
     product = difference + p["MultiplierBits"]
     kept = max(product - p["MinShift"], 1)
     extra = p["ExtraBits"] * kept
@@ -192,11 +204,57 @@ def _threshold(p: Integers) -> Features:
     }
 
 
+def _topk(p: Integers) -> Features:
+    """`moved bits`: of a word, its index and the index that leaves, which each place but the first takes from the one
+    before. Not fitted, as the networks measured have K = 1: a LUT a bit, which chooses."""
+    k, value, count = p["K"], p["Bits"], _bits(p["Words"])
+    return {"value bits": k * value, "count bits": k * count, "moved bits": (k - 1) * (value + 2 * count)}
+
+
 def _add(p: Integers) -> Features:
     return {
         "lanes": p["Lanes"],
         "output bits": p["Lanes"] * p["OutBits"],
         "input bits": p["Lanes"] * (p["ABits"] + p["BBits"]),
+    }
+
+
+def _scale(p: Integers) -> Features:
+    lanes, a, b = p["Lanes"], p["AFactorBits"], p["BFactorBits"]
+    own: Features = {}
+    if p.get("Multiplier", 0) == 2:
+        own = _adders(lanes, 1, max(a, b), min(a, b), a + b).features
+    return own | {
+        "word bits": lanes * (p["ABits"] + p["BBits"]),
+        "shifted zeros": lanes * (a * (p["AZero"] != 0) + b * (p["BZero"] != 0)),
+        "output bits": lanes * p["OutBits"],
+        "product bits": lanes * (a + b),
+        "kept bits": lanes * p["BBits"] * (p["Pixels"] > 1),
+        "count bits": (_bits(p["Words"]) + _bits(p["Pixels"])) * (p["Pixels"] > 1),
+    }
+
+
+def _interpolate(p: Integers) -> Features:
+    """Segment and place of each lane, their product, the sum, and what it is compared with."""
+    lanes, product = p["Lanes"], p["SlopeBits"] + p["PlaceBits"] + 1
+    total = max(product, p["BaseBits"], p["OutBits"]) + 1
+    return {
+        "word bits": lanes * (p["SlopeBits"] + p["BaseBits"]),
+        "base bits": lanes * p["BaseBits"],
+        "place bits": lanes * p["PlaceBits"],
+        "product bits": lanes * product,
+        "sum bits": lanes * total,
+        "compared bits": lanes * (total - p["Shift"]),
+        "output bits": lanes * p["OutBits"],
+    }
+
+
+def _slice(p: Integers) -> Features:
+    return {
+        "word bits": p["Bits"],
+        "inner bits": _counter(p["Inner"]),
+        "place bits": _counter(p["Size"]),
+        "skip bits": _counter(p["Step"]),
     }
 
 
@@ -227,12 +285,16 @@ _BLOCKS: Mapping[str, Callable[[Integers], Features]] = {
     "requantize": _requantize,
     "threshold": _threshold,
     "table": lambda p: {"output bits": p["Lanes"] * p["OutBits"]},
+    "interpolate": _interpolate,
     "add": _add,
+    "scale": _scale,
+    "slice": _slice,
     "concat": lambda p: {"word bits": p["Bits"], "count bits": _bits(max(p["WordsA"], p["WordsB"]))},
-    "argmax": lambda p: {"value bits": p["Bits"], "count bits": _bits(p["Words"]), "index bits": p["IndexBits"]},
+    "topk": _topk,
     "width": _width,
     "fifo": _fifo,
     "fork": lambda p: {"copies": p["Count"]},
+    "skid": lambda p: {"bits": p["Bits"]},
     "bipolar": lambda p: {"lanes": p["Lanes"]},
     "top": lambda p: {"in bits": p["InBits"], "out bits": p["OutBits"], "count bits": _bits(p["OutWords"])},
 }

@@ -1,11 +1,11 @@
 """Foldings from a budget: the fastest network that fits so much of a device, or the smallest that is fast enough.
 
 For a given pace (cycles an image of the slowest layer) an integer program picks each layer's PE x SIMD, multipliers and
-memory, and each requantizer's multipliers: one option a layer, none slower than the pace, the sums of LUTs, multipliers
-and block RAMs within the budget, and the fewest LUTs, of which other cells count as some (scipy's HiGHS). Options than
-which another is nowhere worse are left out before. What depends on neighbours (converters, FIFOs) is taken from the
-estimate of the whole network with the last choice; the program is solved again with what then is left. The fastest pace
-is found by bisection over all cycle counts that a layer can have.
+memory, and what multiplies in each requantizer and product of streams: one option a layer, none slower than the pace,
+the sums of LUTs, multipliers and block RAMs within the budget, and the fewest LUTs, of which other cells count as some
+(scipy's HiGHS). Options than which another is nowhere worse are left out before. What depends on neighbours
+(converters, FIFOs) is taken from the estimate of the whole network with the last choice; the program is solved again
+with what then is left. The fastest pace is found by bisection over all cycle counts that a layer can have.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from bitfab.errors import BitfabError
 from bitfab.hw import folding as fold
 from bitfab.hw.blocks import MEMORY_CODES, MULTIPLIER_CODES, block, parameters
 from bitfab.hw.cost import block_cost, estimate, require_fitted, total
-from bitfab.hw.design import Folding, Language, MemoryStyle, Multiplier, Shape3, Target
+from bitfab.hw.design import Folding, Language, MemoryStyle, Multiplier, Shape3, Target, named_target
 from bitfab.hw.generate import structure
 from bitfab.hw.memory_cost import Parameters, memories
 from bitfab.hw.plan import engine_of, pixel_cycles, stream_shapes
 from bitfab.ir.graph import Graph, Node
-from bitfab.ir.ops import Requantize
 from bitfab.ir.verify import verify
-from bitfab.parts import Resources, find_part
+from bitfab.parts import Operands, Resources, find_part
 
 SHARE = 0.8  # of a part: what is fuller routes badly
 ROUNDS = 4  # of the integer program at one pace, until its estimate of the whole network holds
@@ -48,24 +47,26 @@ class Option:
     cost: Resources
 
 
-def options(graph: Graph, dsps: bool = True) -> dict[str, list[Option]]:
+def options(graph: Graph, operands: Operands = fold.OPERANDS) -> dict[str, list[Option]]:
     """Each layer's foldings, save those than which another is as fast and takes no more of anything."""
     shapes = stream_shapes(graph)
     found = {}
     for node in graph:
         if isinstance(node.op, fold.FOLDED):
             legal = fold.legal(node, shapes[node.inputs[0]][0])
-            every = [option for folding in legal for option in _variants(node, graph, shapes, folding, dsps)]
+            every = [option for folding in legal for option in _variants(node, graph, shapes, folding, operands)]
             found[node.name] = _undominated(every)
     return found
 
 
-def _variants(node: Node, graph: Graph, shapes: Mapping[str, Shape3], folding: Folding, dsps: bool) -> Iterator[Option]:
+def _variants(
+    node: Node, graph: Graph, shapes: Mapping[str, Shape3], folding: Folding, operands: Operands
+) -> Iterator[Option]:
     """One PE x SIMD with each kind of multipliers and of memory."""
-    engine = engine_of(node, graph, shapes, folding, 0, dsps)
+    engine = engine_of(node, graph, shapes, folding, 0, operands)
     plain = parameters(engine)
-    multipliers = fold.styles(node, graph.values[node.inputs[0]].type, folding.pe)
-    for multiplier in multipliers if dsps else (Multiplier.LUTS,):
+    multipliers = fold.styles(node, graph.values[node.inputs[0]].type, folding.pe, operands)
+    for multiplier in (Multiplier.LUTS,) if operands == (0, 0) else multipliers:
         for memory in _memory_styles(plain):
             codes = {"Multiplier": MULTIPLIER_CODES[multiplier], "Memory": MEMORY_CODES[memory]}
             styled = replace(folding, multiplier=multiplier, memory=memory)
@@ -89,19 +90,19 @@ def _undominated(every: Sequence[Option]) -> list[Option]:
     return [every[i] for i in np.flatnonzero(~beaten).tolist()]
 
 
-def _requantizers(graph: Graph, pace: int, dsps: bool) -> dict[str, list[Option]]:
-    """Requantizers with the lanes that the pace asks for, with DSPs and with LUTs."""
+def _laned(graph: Graph, pace: int, operands: Operands) -> dict[str, list[Option]]:
+    """Requantizers and products with the lanes that the pace asks for, with DSPs and with LUTs."""
     shapes = stream_shapes(graph)
     budget = max(pace, pixel_cycles(graph, shapes))
     found = {}
     for node in graph:
-        if isinstance(node.op, Requantize):
-            engine = engine_of(node, graph, shapes, None, budget, dsps)
-            plain, folding = block(engine).parameters, engine.folding
+        if isinstance(node.op, fold.LANED):
+            engine = engine_of(node, graph, shapes, None, budget, operands)
+            made, folding = block(engine), engine.folding
             assert folding is not None
-            styles = (Multiplier.DSP, Multiplier.LUTS) if dsps else (Multiplier.LUTS,)
-            codes = [(style, {**plain, "Multiplier": MULTIPLIER_CODES[style]}) for style in styles]
-            costs = [(replace(folding, multiplier=style), block_cost("requantize", own)) for style, own in codes]
+            styles = (Multiplier.LUTS,) if operands == (0, 0) else (Multiplier.DSP, Multiplier.LUTS)
+            codes = [(style, {**made.parameters, "Multiplier": MULTIPLIER_CODES[style]}) for style in styles]
+            costs = [(replace(folding, multiplier=style), block_cost(made.name, own)) for style, own in codes]
             found[node.name] = [Option(styled, 0, cost) for styled, cost in costs]
     return found
 
@@ -113,21 +114,21 @@ def fit(
 
     Fastest: the fewest cycles an image in the slowest layer. A rate is reached at the target's clock. Both by the
     estimates of `bitfab.hw.cost`: LUTs within some 15 %, multipliers and block RAMs as Yosys infers them. Requantizers
-    have a folding too: their lanes as PE, and what multiplies.
+    and products have a folding too: their lanes as PE, and what multiplies.
     Raises BitfabError where nothing fits (it names the resource that lacks most, and how much), where a layer cannot
     be so fast, and for what has no streaming hardware.
     """
     verify(graph)
-    part = Target(target) if isinstance(target, str) else target
+    part = named_target(target)
     if not 0 < share <= 1:
         raise BitfabError(f"share {share:g}: choose more than 0 and up to 1 of the part")
     require_fitted(part.part)
     budget = find_part(part.part).available.times(share)
-    dsps = find_part(part.part).available.dsp > 0
-    choices = options(graph, dsps)
+    operands = find_part(part.part).operands
+    choices = options(graph, operands)
     if not choices:
         raise BitfabError(f"{graph.name}: no layer folds; generate it as it is")
-    program = _Program(graph, part, budget, choices, dsps)
+    program = _Program(graph, part, budget, choices, operands)
     slowest = max(min(option.cycles for option in own) for own in choices.values())
     if rate is not None:
         wanted = int(part.clock_mhz * 1e6 / rate)
@@ -157,7 +158,7 @@ class _Program:
     target: Target
     budget: Resources
     choices: Mapping[str, Sequence[Option]]
-    dsps: bool
+    operands: Operands
 
     def required(self, pace: int) -> dict[str, Folding]:
         """Foldings no slower than the pace that fit. Raises BitfabError that says what lacks."""
@@ -184,7 +185,8 @@ class _Program:
     def _kept(self, pace: int) -> dict[str, list[Option]]:
         """The options at this pace: all that are as fast count as equally fast."""
         fast = {name: [replace(o, cycles=0) for o in own if o.cycles <= pace] for name, own in self.choices.items()}
-        return {name: _undominated(own) for name, own in (fast | _requantizers(self.graph, pace, self.dsps)).items()}
+        every = fast | _laned(self.graph, pace, self.operands)
+        return {name: _undominated(own) for name, own in every.items()}
 
     def _whole(self, foldings: Mapping[str, Folding]) -> IntArray:
         """The estimate of the whole network."""

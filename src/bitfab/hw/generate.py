@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from bitfab.errors import BitfabError
+from bitfab.errors import BitfabError, choice, whole
 from bitfab.hw import render_vhdl
-from bitfab.hw.design import Design, Folding, Language, Target, layer_of
+from bitfab.hw.design import Design, Folding, Language, Target, layer_of, named_target
 from bitfab.hw.folding import FOLDED
+from bitfab.hw.loading import add_loading, widened
 from bitfab.hw.netlist import Netlist, connect, input_lanes
 from bitfab.hw.parallel.generate import BIT_OPERATIONS, generate_parallel
 from bitfab.hw.parallel.names import reserved
@@ -45,6 +46,7 @@ def generate(
     serial: bool = False,
     language: str = Language.VERILOG,
     registers: bool = False,
+    loadable: bool = False,
 ) -> Design:
     """A design of the graph, in memory: of style "stream" or "parallel".
 
@@ -53,40 +55,51 @@ def generate(
     operations on bits gets by default, computes the whole graph in every cycle: a rank of registers after every
     `levels` levels of logic (0: at both ends alone; by default as many as the target's clock allows by an estimate),
     the input in one piece or, with `serial`, one integer a cycle. `language` is that of the files, verilog or vhdl.
-    `registers` adds the module `<name>_axi` around a streaming design: AXI-Lite registers beside its AXI-Streams.
+    `registers` adds the module `<name>_axi` around a streaming design: AXI-Lite registers beside its AXI-Streams; with
+    `loadable` they can write weights, biases, requantizers' factors and thresholds (`bitfab.load_writes`).
     Raises BitfabError for operations without hardware and for illegal foldings (the legal ones are named).
     """
     verify(graph)
     _check_name(graph)
     _check_read(graph)
-    part = Target(target) if isinstance(target, str) else target
+    part, parallelism = named_target(target), whole(parallelism, f"parallelism {parallelism!r}", 0)
     text = _language(graph, language)
     if _style(graph, style) is Style.PARALLEL:
         _check_ends(graph)
-        if registers:
+        if registers or loadable:
             raise BitfabError(f"{graph.name}: a parallel design has no registers; choose the style stream")
         if folding:
             raise BitfabError(f"{graph.name}: a parallel design has no folding; choose the style stream")
         return generate_parallel(graph, part, levels, serial, text)
     if levels is not None or serial:
         raise BitfabError(f"{graph.name}: levels and serial are a parallel design's; choose that style")
-    design, netlist = structure(graph, part, parallelism, folding or {}, text)
+    if loadable and not registers:
+        raise BitfabError(f"{graph.name}: weights are loaded through the AXI-Lite registers; ask for these too")
+    design, netlist = structure(graph, part, parallelism, _foldings(folding), text, loadable)
     design = replace(design, files=_files(design, netlist))
     design = with_registers(design) if registers else design
     return with_shell(design) if _is_vhdl_name(graph.name) else design
 
 
 def structure(
-    graph: Graph, target: Target, parallelism: int, folding: Mapping[str, Folding], language: Language
+    graph: Graph,
+    target: Target,
+    parallelism: int,
+    folding: Mapping[str, Folding],
+    language: Language,
+    loadable: bool = False,
 ) -> tuple[Design, Netlist]:
     """A streaming design without its files, and the netlist that holds its memories' contents."""
-    engines, shapes = plan(graph, parallelism, folding, find_part(target.part).available.dsp > 0)
+    graph = widened(graph) if loadable else graph
+    engines, shapes = plan(graph, parallelism, folding, find_part(target.part).operands)
     input_cycles = 0
     for value in graph.inputs:
         channels, height, width = shapes[value.name]
         input_cycles = max(input_cycles, channels // input_lanes(value.name, engines) * height * width)
     timing = schedule(graph, engines, shapes, input_cycles)
     netlist, entries, exits = connect(graph, engines, shapes, timing.fifos)
+    if loadable:
+        add_loading(netlist)
     design = Design(
         name=graph.name,
         graph=graph,
@@ -109,6 +122,14 @@ def structure(
     return design, netlist
 
 
+def _foldings(given: object) -> Mapping[str, Folding]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(folding, Folding) for folding in given.values()):
+        raise BitfabError(f"folding {given!r}: give a dict of layers' names and Foldings, such as conv1: Folding(8, 4)")
+    return given
+
+
 def _folded(engine: Engine) -> Folding | None:
     """A multiplying layer's folding; a requantizer's lanes are none."""
     return engine.folding if isinstance(engine.node.op, FOLDED) else None
@@ -120,9 +141,7 @@ def _check_name(graph: Graph) -> None:
 
 
 def _language(graph: Graph, wanted: str) -> Language:
-    if wanted not in list(Language):
-        raise BitfabError(f"language {wanted!r}: choose one of {', '.join(Language)}")
-    language = Language(wanted)
+    language = choice(Language, wanted, f"language {wanted!r}")
     if language is Language.VHDL and not _is_vhdl_name(graph.name):
         raise BitfabError(f"{graph.name}: VHDL has no such name; quantize again under a name of letters and digits")
     return language
@@ -149,9 +168,7 @@ def _check_ends(graph: Graph) -> None:
 def _style(graph: Graph, wanted: str | None) -> Style:
     if wanted is None:
         return Style.PARALLEL if any(isinstance(node.op, BIT_OPERATIONS) for node in graph) else Style.STREAM
-    if wanted not in list(Style):
-        raise BitfabError(f"style {wanted!r}: choose one of {', '.join(Style)}")
-    return Style(wanted)
+    return choice(Style, wanted, f"style {wanted!r}")
 
 
 def _files(design: Design, netlist: Netlist) -> dict[str, str]:

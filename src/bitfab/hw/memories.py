@@ -8,7 +8,7 @@ import numpy as np
 
 from bitfab.dtypes import IntArray, IntType
 from bitfab.hw.design import Shape3
-from bitfab.hw.folding import weight_bits
+from bitfab.hw.folding import FOLDED, weight_bits
 from bitfab.hw.plan import Engine
 from bitfab.ir.graph import Value
 from bitfab.ir.ops import Conv2d, ConvTranspose2d, Dense, Requantize, Table, Threshold
@@ -42,36 +42,41 @@ def to_stream(values: IntArray, shape: Shape3, lanes: int, type: IntType) -> Int
 
 
 def weights(engine: Engine) -> tuple[IntArray, IntArray]:
-    """Weight words (phases * results * terms, pe * simd) and bias words (phases * results, pe) of a bf_dot.
+    """Weight words (phases * results * terms, pe * simd) and bias words (phases * results, pe) of a bf_dot."""
+    folding = engine.folding
+    assert folding is not None and isinstance(engine.node.op, FOLDED)
+    bipolar = weight_bits(engine.node) == 1
+    return weight_words(engine.node.op, engine.inputs[0], folding.pe, folding.simd, bipolar)
 
-    Weights of one bit are 0 for -1 and 1 for +1.
+
+def weight_words(
+    op: Conv2d | ConvTranspose2d | Dense, shape: Shape3, pe: int, simd: int, bipolar: bool
+) -> tuple[IntArray, IntArray]:
+    """`weights` of an operation whose input streams as `shape`; where `bipolar`, 0 stands for -1 and 1 for +1.
+
     The order of the terms is the order in which bf_window reads: kernel row, kernel column, input channels.
     """
-    kernels, biases = _phases(engine)
-    window, folding = engine.window, engine.folding
-    assert window is not None and folding is not None
+    kernels, biases = _phases(op, shape)
     words = []
     for kernel in kernels:  # (O, I / groups, KH, KW)
-        outputs, _, height, width = kernel.shape
-        folded = kernel.reshape(outputs // folding.pe, folding.pe, window.words, folding.simd, height, width)
-        words.append(folded.transpose(0, 4, 5, 2, 1, 3).reshape(-1, folding.pe * folding.simd))
-    if weight_bits(engine.node) == 1:
+        outputs, ins, height, width = kernel.shape
+        folded = kernel.reshape(outputs // pe, pe, ins // simd, simd, height, width)
+        words.append(folded.transpose(0, 4, 5, 2, 1, 3).reshape(-1, pe * simd))
+    if bipolar:
         words = [np.maximum(word, 0) for word in words]
-    return np.concatenate(words), np.concatenate([bias.reshape(-1, folding.pe) for bias in biases])
+    return np.concatenate(words), np.concatenate([bias.reshape(-1, pe) for bias in biases])
 
 
-def _phases(engine: Engine) -> tuple[list[IntArray], list[IntArray]]:
+def _phases(op: Conv2d | ConvTranspose2d | Dense, shape: Shape3) -> tuple[list[IntArray], list[IntArray]]:
     """Kernels (O, I / groups, KH, KW) and biases, one for each phase of a transposed convolution, else one."""
-    op = engine.node.op
     match op:
         case Conv2d():
             return [op.weight], [op.bias]
         case Dense():
-            return [op.weight.reshape(op.weight.shape[0], *engine.inputs[0])], [op.bias]
+            return [op.weight.reshape(op.weight.shape[0], *shape)], [op.bias]
         case ConvTranspose2d():
             pairs = [_phase(op, row, column) for row in range(op.stride[0]) for column in range(op.stride[1])]
             return [kernel for kernel, _ in pairs], [bias for _, bias in pairs]
-    raise AssertionError(op)
 
 
 def _phase(op: ConvTranspose2d, row: int, column: int) -> tuple[IntArray, IntArray]:
@@ -96,9 +101,12 @@ def scale_fields(op: Requantize) -> tuple[int, int, int]:
 def scales(op: Requantize, lanes: int) -> str:
     """Multiplier and extra shift of each channel, `lanes` channels a word."""
     multiplier_bits, least, extra_bits = scale_fields(op)
-    fields = np.stack([op.multiplier, op.shift - least], axis=1)
+    return scale_words(np.stack([op.multiplier, op.shift - least], axis=1), (multiplier_bits, extra_bits), lanes)
+
+
+def scale_words(fields: IntArray, widths: tuple[int, int], lanes: int) -> str:
+    """The text of a scale memory of (multiplier, extra shift) rows, one or one a channel, of such widths."""
     rows = np.repeat(fields, lanes, axis=0) if len(fields) == 1 else fields
-    widths = (multiplier_bits, extra_bits)
     kept = [i for i in (0, 1) if widths[i]]
     return mem_file(
         rows.reshape(-1, lanes, 2)[:, :, kept].reshape(-1, lanes * len(kept)), [widths[i] for i in kept] * lanes
@@ -108,6 +116,12 @@ def scales(op: Requantize, lanes: int) -> str:
 def thresholds(op: Threshold, x: Value) -> IntArray:
     """The thresholds (rows, L) no further out than the input's range: from its low (always reached) to high + 1."""
     return np.clip(op.thresholds.astype(np.int64), x.low, x.high + 1)
+
+
+def threshold_words(rows: IntArray, lanes: int) -> IntArray:
+    """Thresholds (channels or 1, L) as the words (channels / lanes or 1, lanes * L) of bf_threshold."""
+    words = rows if len(rows) > 1 else np.repeat(rows, lanes, axis=0)
+    return words.reshape(-1, lanes * rows.shape[1])
 
 
 def table(op: Table) -> str:

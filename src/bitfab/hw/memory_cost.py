@@ -6,6 +6,8 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bitfab.hw.folding import signed_bits
+
 Parameters = Mapping[str, int | str]
 
 # Yosys' costs (share/lattice/brams_16kd.txt, lutrams_trellis.txt; passes/memory/memory_libmap.cc).
@@ -61,6 +63,24 @@ def rom(bits: int, words: int, block: bool | None = False) -> Memory:
     return Memory(bits, words, brams=brams if chosen else 0)
 
 
+@functools.cache
+def roms(bits: int, words: int, readers: int) -> list[Memory]:
+    """Constants that several read, each at its own address: all copies in block RAMs, or all in LUTs.
+
+    Two readers share a block RAM but for one of 36 bits, which takes both its ports for a word. Yosys weighs all copies
+    in block RAM against the bits of one.
+    """
+    costs = []
+    for width, depth in BRAM_SHAPES:
+        banks = -(-words // depth)
+        brams = -(-bits * banks // width) * (readers if width == BRAM_SHAPES[0][0] else -(-readers // 2))
+        costs.append((BRAM_COST * brams + readers * _joining(bits, banks), brams))
+    cost, brams = min(costs)
+    if bits * words * ROM_BIT_COST > cost:
+        return [Memory(readers * bits, words, brams=brams)]
+    return [Memory(bits, words)] * readers
+
+
 def _brams(bits: int, words: int) -> tuple[float, int]:
     """The cost and the number of the cheapest block RAMs that hold it."""
     shapes = [(-(-bits // width), -(-words // depth)) for width, depth in BRAM_SHAPES]
@@ -79,24 +99,39 @@ def memories(block: str, parameters: Parameters) -> list[Memory]:
             terms = p["KernelHeight"] * p["KernelWidth"] * p["Words"] // p["Groups"]
             results = p["UpHeight"] * p["UpWidth"] * p["Groups"] * p["Fold"]
             weights = (p["Pe"] * p["Simd"] * p["WeightBits"], results * terms)
-            deep = weights[1] >= LEAST_BLOCK_ROM
-            asked = {0: deep, 1: True, 2: None}[p.get("Memory", 0)]
+            asked = None if p.get("Memory", 0) == 2 else weights_in_block_ram(p, weights[1])
             return [
                 _line_buffer(p),
-                rom(*weights, asked),
-                rom(p["Pe"] * p["AccBits"], results),
+                _constants(p, *weights, asked),
+                _constants(p, p["Pe"] * p["AccBits"], results),
             ]
         case "window" | "pool2d":
             return [_line_buffer(p)]
         case "fifo":
             return [ram(p["Bits"], p["Depth"])]
+        case "scale":
+            return [ram(p["Lanes"] * p["BBits"], p["Words"])] if p["Pixels"] > 1 else []
         case "requantize":
-            return [rom(p["Lanes"] * (p["MultiplierBits"] + p["ExtraBits"]), p["Words"])]
+            return [_constants(p, p["Lanes"] * (p["MultiplierBits"] + p["ExtraBits"]), p["Words"])]
         case "threshold":
-            return [rom(p["Lanes"] * p["Levels"] * p["ThresholdBits"], p["Words"])]
+            return [_constants(p, p["Lanes"] * p["Levels"] * p["ThresholdBits"], p["Words"])]
         case "table":
-            return [rom(p["OutBits"], 1 << p["InBits"])] * p["Lanes"]
+            return roms(p["OutBits"], 1 << p["InBits"], p["Lanes"])
+        case "interpolate":
+            segments = 1 << (p["InBits"] - p["PlaceBits"])
+            return roms(p["BaseBits"] + p["SlopeBits"], segments, p["Lanes"])
     return []
+
+
+def _constants(p: Mapping[str, int], bits: int, words: int, block: bool | None = False) -> Memory:
+    """A `rom`, or where it can be loaded a `ram` that may ask for block RAM (`block` is True) or refuse it (None)."""
+    if not p.get("Loadable"):
+        return rom(bits, words, block)
+    if block:
+        return Memory(bits, words, brams=_brams(bits, words)[1])
+    if block is None and words > 1:
+        return Memory(bits, words, lutrams=-(-bits // LUTRAM_BITS) * -(-words // LUTRAM_WORDS))
+    return ram(bits, words)
 
 
 def _line_buffer(p: Mapping[str, int]) -> Memory:
@@ -113,12 +148,43 @@ def dsps(block: str, parameters: Parameters) -> int:
         return 0 if narrow or style == 2 else p["Pe"] * p["Simd"] // (1 + style)
     if style == 2:
         return 0
-    if block != "requantize" or p["MultiplierBits"] < 2:
-        return 0
+    if block == "interpolate":
+        return p["Lanes"] * _parts(p["SlopeBits"]) * _parts(p["PlaceBits"] + 1)
+    if block == "scale":
+        return p["Lanes"] * _parts(p["AFactorBits"]) * _parts(p["BFactorBits"])
+    if block != "requantize" or p["MultiplierBits"] < 2 or (p["InBits"] == 1 and p["InputZero"] in (0, 1)):
+        return 0  # a factor of one bit takes no multiplier
     signed = p["InSigned"] or p["InputZero"] != 0
-    difference = p["InBits"] + (0 if p["InSigned"] and not p["InputZero"] else 1)
+    difference = difference_bits(p)
     parts = -(-(p["MultiplierBits"] + 1) // 18)
     if difference <= 18:
         return p["Lanes"] * parts
     high = difference - 17 - (0 if signed else 1)  # one bit by itself takes no multiplier
     return p["Lanes"] * parts * (1 if high < 2 else 2)
+
+
+def difference_bits(p: Mapping[str, int]) -> int:
+    """What bf_requantize multiplies: any value of its input's type less InputZero, with a sign."""
+    half = 1 << (p["InBits"] - 1)
+    low, high = (-half, half - 1) if p["InSigned"] else (0, 2 * half - 1)
+    return signed_bits(low - p["InputZero"], high - p["InputZero"])
+
+
+def _parts(bits: int) -> int:
+    """The multipliers that a factor is cut into: its highest part has 18 bits, each other one 17."""
+    return max(1, -(-(bits - 1) // 17))
+
+
+def packed_registers(block: str, parameters: Parameters) -> int:
+    """Bits of registers that lie inside multipliers: operands and products of a layer."""
+    if block != "conv2d" or not dsps(block, parameters):
+        return 0
+    p = {name: value for name, value in parameters.items() if isinstance(value, int)}
+    lanes, product = p["Pe"] * p["Simd"], p["InBits"] + p["WeightBits"]
+    weights = lanes // 2 * (product + p["WeightBits"] + 1) if p.get("Multiplier", 0) == 1 else lanes * p["WeightBits"]
+    return weights + p["Simd"] * p["InBits"] + lanes * product
+
+
+def weights_in_block_ram(p: Mapping[str, int], words: int) -> bool:
+    """Whether bf_dot has a register behind its memory of weights."""
+    return p.get("Memory", 0) == 1 or (p.get("Memory", 0) == 0 and words >= LEAST_BLOCK_ROM)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import gcd
 
 from bitfab.hw.blocks import block
 from bitfab.hw.design import Fifo, Instance, Shape3, Stream
-from bitfab.hw.plan import Engine, turn_words
+from bitfab.hw.plan import JOINS, Engine, turn_words
 from bitfab.ir.graph import Graph, Node
-from bitfab.ir.ops import Add, Concat, Reshape
+from bitfab.ir.ops import Concat, Reshape
 
 FIFO_MARGIN = 32  # words, for what the pipeline registers of the other branch delay
 
@@ -57,8 +58,9 @@ class Netlist:
         depth = pixels * (stream.shape[0] // stream.lanes) + FIFO_MARGIN
         fresh = self.stream(f"{stream.name}_held", value, lanes)
         name = f"{source.name}_fifo"
-        self.add(name, "fifo", {"Bits": stream.width, "Depth": depth}, [stream], [fresh], fifo_for)
-        self.fifos.append(Fifo(f"u_{name}", stream.name, depth))
+        parameters = {"Bits": stream.width, "Depth": depth}
+        instance = self.add(name, "fifo", parameters, [stream], [fresh], fifo_for)
+        self.fifos.append(Fifo(instance, stream.name, depth))
         return fresh
 
     def widened(self, stream: Stream, bits: int) -> Stream:
@@ -70,13 +72,15 @@ class Netlist:
         return fresh
 
     def stream(self, name: str, value: str, lanes: int, bits: int | None = None) -> Stream:
-        names = {stream.name for stream in self.streams}
-        unique = (
-            name if name not in names else next(f"{name}_{i}" for i in range(2, 1000) if f"{name}_{i}" not in names)
-        )
-        stream = Stream(unique, value, bits or self.graph.values[value].type.bits, lanes, self.shapes[value])
-        self.streams.append(stream)
-        return stream
+        """A new stream of a value, named so or much like it."""
+        own = bits or self.graph.values[value].type.bits
+        return self.record(Stream(name, value, own, lanes, self.shapes[value]))
+
+    def record(self, stream: Stream) -> Stream:
+        """The stream under a name that no other one has."""
+        named = replace(stream, name=_unique(stream.name, (other.name for other in self.streams)))
+        self.streams.append(named)
+        return named
 
     def add(
         self,
@@ -87,9 +91,16 @@ class Netlist:
         outputs: list[Stream],
         layer: str,
         comment: str = "",
-    ) -> None:
+        own: bool = False,
+    ) -> str:
+        """A new instance and its name; a node's `own` block has the node's, others make way."""
+        unique = f"u_{name}"
+        if not own:
+            nodes = [f"u_{node.name}" for node in self.graph]
+            unique = _unique(unique, [*nodes, *(instance.name for instance in self.instances)])
         ins, outs = tuple(s.name for s in inputs), tuple(s.name for s in outputs)
-        self.instances.append(Instance(f"u_{name}", block, parameters, ins, outs, layer, comment))
+        self.instances.append(Instance(unique, block, parameters, ins, outs, layer, comment))
+        return unique
 
     def rom(self, node: str, parameter: str, text: str) -> str:
         """Keep the contents of a memory; returns the file's name, such as conv1_weight.mem for WeightFile."""
@@ -124,14 +135,20 @@ def input_lanes(name: str, engines: Mapping[str, Engine]) -> int:
     return max(readers, default=1)
 
 
+def _unique(name: str, others: Iterable[str]) -> str:
+    """The name, or with a number behind it, such that no other is the same whatever the case, as in VHDL."""
+    taken = {other.lower() for other in others}
+    numbered = itertools.chain([name], (f"{name}_{i}" for i in itertools.count(2)))
+    return next(candidate for candidate in numbered if candidate.lower() not in taken)
+
+
 def _renamed(netlist: Netlist, node: Node) -> list[Stream]:
     (source,) = netlist.sources[node.inputs[0]][:1]
     netlist.sources[node.inputs[0]].pop(0)
     copies = netlist.readers(node.name)
     if len(copies) == 1:
         return [source]
-    streams = [replace(source, name=f"{node.name}_to_{reader}") for reader in copies]
-    netlist.streams.extend(streams)
+    streams = [netlist.record(replace(source, name=f"{node.name}_to_{reader}")) for reader in copies]
     netlist.add(f"{node.name}_fork", "fork", {"Bits": source.width, "Count": len(copies)}, [source], streams, node.name)
     return streams
 
@@ -146,7 +163,7 @@ def _lane_steps(have: int, want: int) -> list[int]:
 
 def _add_engine(netlist: Netlist, engine: Engine) -> None:
     node = engine.node
-    join = isinstance(node.op, Add | Concat)
+    join = isinstance(node.op, JOINS)
     inputs = [netlist.consume(name, engine.lanes_in, node.name if join else None) for name in node.inputs]
     inputs = [netlist.widened(stream, value.type.bits) for stream, value in zip(inputs, engine.values, strict=True)]
     if isinstance(node.op, Concat):
@@ -154,7 +171,8 @@ def _add_engine(netlist: Netlist, engine: Engine) -> None:
     made = block(engine)
     files = {parameter: netlist.rom(node.name, parameter, text) for parameter, text in made.roms.items()}
     output = netlist.produce(node.name, engine.lanes_out)
-    netlist.add(node.name, made.name, made.parameters | files, inputs, [output], node.name, _comment(engine))
+    whole = made.parameters | files
+    netlist.add(node.name, made.name, whole, inputs, [output], node.name, _comment(engine), own=True)
 
 
 def _comment(engine: Engine) -> str:
@@ -174,8 +192,8 @@ def _chained_concat(netlist: Netlist, node: Node, inputs: list[Stream]) -> list[
         words = [turn_words(s.shape, axis, s.lanes) for s in (a, b)]
         sizes = list(a.shape)
         sizes[axis] += b.shape[axis]
-        joined = replace(a, name=f"{node.name}_part{len(rest)}", shape=(sizes[0], sizes[1], sizes[2]))
-        netlist.streams.append(joined)
+        named = replace(a, name=f"{node.name}_part{len(rest)}", shape=(sizes[0], sizes[1], sizes[2]))
+        joined = netlist.record(named)
         parameters = {"Bits": a.width, "WordsA": words[0], "WordsB": words[1]}
         netlist.add(joined.name, "concat", parameters, [a, b], [joined], node.name)
         inputs = [joined, *rest]

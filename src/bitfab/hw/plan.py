@@ -12,7 +12,6 @@ from bitfab.hw.design import Folding, Shape3
 from bitfab.ir.graph import Graph, Node, Value
 from bitfab.ir.ops import (
     Add,
-    Argmax,
     Bits,
     Compare,
     Concat,
@@ -30,13 +29,16 @@ from bitfab.ir.ops import (
     SumPool2d,
     Table,
     Threshold,
+    TopK,
     Transpose,
     Upsample,
 )
+from bitfab.parts import Operands
 
 # A stage that is not the slowest must not slow it down: it gets lanes for this share of the slowest one's cycles.
 HEADROOM = 0.8
 MAX_LEVELS = 15  # thresholds a channel, compared all at once
+JOINS = (Add, Multiply, Concat)  # operations that join streams
 
 
 @dataclass(frozen=True)
@@ -95,14 +97,15 @@ class Engine:
 
 
 def plan(
-    graph: Graph, parallelism: int, fixed: Mapping[str, Folding], dsps: bool = True
+    graph: Graph, parallelism: int, fixed: Mapping[str, Folding], operands: Operands = fold.OPERANDS
 ) -> tuple[dict[str, Engine], dict[str, Shape3]]:
-    """An engine for each node that computes, and each value's stream shape; `dsps`: whether the part has any.
+    """An engine for each node that computes, and each value's stream shape; `operands`: what a DSP takes.
 
     Raises BitfabError for what the hardware cannot do, naming the node.
     """
     shapes = stream_shapes(graph)
-    folding = fold.choose(graph, {node.name: _input(node, shapes)[0] for node in graph}, parallelism, fixed)
+    channels = {node.name: _input(node, shapes)[0] for node in graph}
+    folding = fold.choose(graph, channels, parallelism, fixed, operands)
     slowest = max(
         (fold.cycles(node, folding[node.name]) for node in graph if isinstance(node.op, fold.FOLDED)), default=0
     )
@@ -110,7 +113,7 @@ def plan(
     engines: dict[str, Engine] = {}
     for node in graph:
         if not isinstance(node.op, Reshape):
-            engines[node.name] = engine_of(node, graph, shapes, folding.get(node.name), budget, dsps)
+            engines[node.name] = engine_of(node, graph, shapes, folding.get(node.name), budget, operands)
     return engines, shapes
 
 
@@ -124,7 +127,7 @@ def stream_shapes(graph: Graph) -> dict[str, Shape3]:
     shapes = {value.name: _as_image(value) for value in graph.inputs}
     for node in graph:
         first = shapes[node.inputs[0]]
-        flattened = len(graph.values[node.inputs[0]].shape) == 1 and first[1] * first[2] > 1
+        flattened = any(len(graph.values[x].shape) == 1 and shapes[x][1] * shapes[x][2] > 1 for x in node.inputs)
         match node.op:
             case Reshape(shape=(_,)):
                 shapes[node.name] = first
@@ -138,11 +141,6 @@ def stream_shapes(graph: Graph) -> dict[str, Shape3]:
             case Compare() | Bits() | Lut() | Popcount():
                 raise BitfabError(
                     f"{node.name}: operations on single bits have no streaming hardware; choose the style parallel"
-                )
-            case Multiply():
-                raise BitfabError(
-                    f"{node.source or node.name}: a multiplication of two computed values has no hardware; leave it "
-                    "out, or keep it in float with bitfab.quantize_mixed"
                 )
             case Transpose():
                 raise BitfabError(
@@ -164,7 +162,7 @@ def stream_shapes(graph: Graph) -> dict[str, Shape3]:
                 )
             case Requantize() | Threshold() | Table():
                 shapes[node.name] = first
-            case Reshape() | Add() | Concat() | Slice() | Argmax() if flattened or isinstance(node.op, Reshape):
+            case op if isinstance(op, Reshape) or (flattened and isinstance(op, (*JOINS, Slice, TopK))):
                 raise BitfabError(
                     f"{node.name}: in hardware an image is flattened only before a dense layer; reorder them"
                 )
@@ -206,16 +204,17 @@ def engine_of(
     shapes: Mapping[str, Shape3],
     folding: Folding | None,
     budget: int,
-    dsps: bool = True,
+    operands: Operands = fold.OPERANDS,
 ) -> Engine:
     """The engine of one node: folded as told, else with as many lanes as it needs to stream within the budget."""
     inputs, output = tuple(shapes[name] for name in node.inputs), shapes[node.name]
     values = tuple(_as_read(node, graph.values[name]) for name in node.inputs)
-    if isinstance(node.op, Requantize):
-        folding = fold.requantizer(node, folding or Folding(lanes_for(output, budget), 1), output[0], dsps)
+    if isinstance(node.op, fold.LANED):
+        folding = folding or Folding(lanes_for(output, budget), 1)
+        folding = fold.laned(node, values, folding, output[0], operands)
         return Engine(node, values, inputs, output, folding.pe, folding.pe, _words(output) // folding.pe, None, folding)
     if folding is not None:
-        folding = fold.styled(node, graph.values[node.inputs[0]].type, folding, dsps)
+        folding = fold.styled(node, graph.values[node.inputs[0]].type, folding, operands)
         window = _fitting(node, inputs[0], _multiplying_window(node, inputs[0], output, folding))
         cycles = window.reads * output[1] * output[2]
         return Engine(node, values, inputs, output, folding.simd, folding.pe, cycles, window, folding)
@@ -230,7 +229,7 @@ def engine_of(
         case Slice():
             lanes = _slice_lanes(node.op, inputs[0], budget)
             return Engine(node, values, inputs, output, lanes, lanes, _words(inputs[0]) // lanes)
-        case Argmax():
+        case TopK():
             return Engine(node, values, inputs, output, 1, 1, _words(inputs[0]))
         case _:
             lanes = lanes_for(output, budget)
@@ -243,7 +242,7 @@ def _as_read(node: Node, value: Value) -> Value:
         return value
     if isinstance(node.op, fold.FOLDED):
         return value
-    keeps = isinstance(node.op, MaxPool2d | Upsample | Concat | Slice | Argmax)
+    keeps = isinstance(node.op, MaxPool2d | Upsample | Concat | Slice | TopK)
     return replace(value, type=IntType(1, signed=False) if keeps else IntType(2, signed=True))
 
 

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from bitfab.hw.design import Design, Instance
+from bitfab.hw.design import LOAD_PORTS, LOADED_BLOCKS, Design, Instance
 from bitfab.hw.ports import input_ports, output_ports
 
 _LIBRARY = files("bitfab") / "rtl"
@@ -84,3 +84,5 @@ def _ports(instance: Instance) -> Iterator[tuple[str, str]]:
         yield "valid_o", f"{first}_valid"
         yield "ready_i", f"{first}_ready"
     yield "data_o", f"{first}_data"
+    if instance.block in LOADED_BLOCKS:
+        yield from ((port, port if instance.loadable else "1'b0") for port in LOAD_PORTS)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from importlib.resources import files
 
-from bitfab.hw.design import Design, Fifo, Instance
+from bitfab.hw.design import LOAD_PORTS, LOADED_BLOCKS, Design, Fifo, Instance
 from bitfab.hw.parallel.names import identifiers
 from bitfab.hw.ports import input_ports, output_ports
 from bitfab.hw.render_verilog import template
@@ -104,3 +104,6 @@ def _ports(instance: Instance, names: Mapping[str, str]) -> Iterator[tuple[str, 
         for i, stream in enumerate(instance.outputs):
             yield f"{port}({i})" if fork else port, f"{names[stream]}_{port[:5]}"
     yield "data_o", f"{names[instance.outputs[0]]}_data"
+    if instance.block in LOADED_BLOCKS:
+        unused = ("'0'", '"0"', '"0"')
+        yield from ((port, port if instance.loadable else zero) for port, zero in zip(LOAD_PORTS, unused, strict=True))

@@ -1,10 +1,11 @@
 """The schedule: a pixel-by-pixel model of the engines that predicts cycles and the depths of skip FIFOs.
 
 Each engine is an actor that needs input pixels, takes cycles and room downstream, and gives one output pixel
-(synchronous dataflow; Lee and Messerschmitt 1987). Line buffers have their real sizes. Pixels come in at the pace of
-the slowest engine, and a FIFO at a join may grow without bound: its peak is the depth to build. Self-timed dataflow is
-monotonic (a firing that comes earlier never delays another; Wiggers et al. 2009), so with these depths the real design,
-whatever the pace of its input and the pauses of its output, cannot deadlock and is at least as fast as this schedule.
+(synchronous dataflow; Lee and Messerschmitt 1987). Line buffers have their real sizes. Pixels come in evenly, at the
+pace of the slowest engine, and a FIFO at a join may grow without bound: its peak is the depth to build (whole images,
+where they wait for factors that are made of all their pixels). Self-timed dataflow is monotonic (a firing that comes
+earlier never delays another; Wiggers et al. 2009), so with these depths the real design, whatever the pace of its input
+and the pauses of its output, cannot deadlock and is at least as fast as this schedule.
 
 Each firing starts at the largest of the times at which what it needs is there (max-plus algebra; Baccelli, Cohen,
 Olsder and Quadrat 1992): the least solution of these equations is found by solving each actor's for all its firings at
@@ -20,11 +21,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bitfab.hw.design import Shape3
-from bitfab.hw.plan import Engine, Window
+from bitfab.hw.plan import JOINS, Engine, Window
 from bitfab.ir.graph import Graph
-from bitfab.ir.ops import Add, Concat, Reshape, Slice
+from bitfab.ir.ops import Concat, Multiply, Reshape, Slice
 
 IMAGES = 3  # the first fills the pipeline, the distance between the last two is the steady state
+MOST_IMAGES = 24  # where FIFOs grow from image to image: so many images can be on their way at once
 SLACK = 2  # pixels that the registers between two engines hold
 MARGIN = 2  # pixels added to a FIFO, since in this model a pixel passes at once and not word by word
 
@@ -54,19 +56,29 @@ class _Edge:
         wanted = np.arange(1, len(self.producer.ends)) - int(self.capacity)
         return np.where(wanted > 0, np.searchsorted(self.free, wanted) + 1, 0)
 
+    @functools.cached_property
+    def held(self) -> np.ndarray:
+        """How many pixels it holds when each of them comes."""
+        ended = np.searchsorted(self.consumer.ends[1:], self.producer.ends[1:])
+        taken = np.concatenate([[0], self.free])[ended]
+        return np.arange(1, len(taken) + 1) - taken
+
     @property
     def peak(self) -> int:
         """The most pixels that it ever holds."""
-        ended = np.searchsorted(self.consumer.ends[1:], self.producer.ends[1:])
-        taken = np.concatenate([[0], self.free])[ended]
-        return int((np.arange(1, len(taken) + 1) - taken).max())
+        return int(self.held.max())
+
+    @property
+    def grows(self) -> bool:
+        """Whether it holds the most only when the last image comes: further ones might be more."""
+        return int(self.held.argmax()) >= len(self.held) - self.producer.pixels
 
     @property
     def waits(self) -> bool:
         """Whether some pixel comes before its partner at the join; of two at the same time the later engine's does."""
-        others = [edge.producer for edge in self.consumer.inputs if edge is not self]
-        mine = self.producer
-        return any((other.ends + (other.rank >= mine.rank) > mine.ends)[1:].any() for other in others)
+        others = [edge for edge in self.consumer.inputs if edge is not self]
+        mine, rank = self.producer.ends[self.need], self.producer.rank
+        return any((edge.producer.ends[edge.need] + (edge.producer.rank >= rank) > mine).any() for edge in others)
 
 
 @dataclass
@@ -74,7 +86,7 @@ class _Actor:
     name: str
     rank: int  # in the order of the graph
     pixels: int
-    cycles: int
+    work: np.ndarray  # cycles of all firings up to each one, behind a 0
     ends: np.ndarray  # of each firing, behind a 0
     inputs: list[_Edge] = field(default_factory=list)
     outputs: list[_Edge] = field(default_factory=list)
@@ -87,8 +99,7 @@ class _Actor:
         for edge in self.outputs:
             if edge.capacity != float("inf"):
                 np.maximum(ready, edge.consumer.ends[edge.room], out=ready)
-        work = self.cycles * np.arange(len(ready))
-        ends = np.maximum.accumulate(ready - work) + (work + self.cycles)
+        ends = np.maximum.accumulate(ready - self.work[:-1]) + self.work[1:]
         if np.array_equal(ends, self.ends[1:]):
             return False
         self.ends[1:] = ends
@@ -96,18 +107,30 @@ class _Actor:
 
 
 def schedule(graph: Graph, engines: Mapping[str, Engine], shapes: Mapping[str, Shape3], input_cycles: int) -> Schedule:
-    """Run the engines until three images have left; an image needs at least `input_cycles` to come in."""
+    """Run the engines until three images have left, or more while FIFOs grow with each of them.
+
+    An image needs at least `input_cycles` to come in.
+    """
     slowest = max([input_cycles, *(engine.cycles for engine in engines.values())])
-    actors = _actors(graph, engines, shapes, slowest)
-    _settle(graph, list(actors.values()))
+    images = IMAGES
+    while True:
+        actors = _actors(graph, engines, shapes, slowest, images)
+        _settle(graph, list(actors.values()))
+        joined = {
+            (source, name): edge
+            for name, engine in engines.items()
+            if isinstance(engine.node.op, JOINS)
+            for source, edge in zip(engine.node.inputs, actors[name].inputs, strict=True)
+        }
+        if images == MOST_IMAGES or not any(edge.grows for edge in joined.values()):
+            break
+        images *= 2
     lasts = [actors[_resolve(graph, name)] for name in graph.outputs]
     ends = np.max([last.ends[last.pixels :: last.pixels] for last in lasts], axis=0)
     fifos = {
-        (edge.producer.name, edge.consumer.name): edge.peak + MARGIN
-        for actor in actors.values()
-        for edge in actor.inputs
-        if _joins(engines, actor.name)
-        and (_in_turns(engines[actor.name]) or edge.waits or _direct(graph, engines, edge.producer.name))
+        (source, name): edge.peak + MARGIN
+        for (source, name), edge in joined.items()
+        if _in_turns(engines[name]) or edge.waits or _direct(graph, engines, source)
     }
     return Schedule(int(ends[-1] - ends[-2]), int(ends[0]), fifos)
 
@@ -115,7 +138,7 @@ def schedule(graph: Graph, engines: Mapping[str, Engine], shapes: Mapping[str, S
 def _settle(graph: Graph, actors: list[_Actor]) -> None:
     """Solve until nothing changes, forth and back along the graph."""
     changed = {actor.name for actor in actors}
-    longest = sum(actor.cycles * len(actor.ends) for actor in actors)  # as if one engine worked at a time
+    longest = sum(int(actor.work[-1]) for actor in actors)  # as if one engine worked at a time
     while changed:
         for actor in actors:
             if actor.name in changed:
@@ -136,41 +159,44 @@ def _resolve(graph: Graph, name: str) -> str:
 
 
 def _actors(
-    graph: Graph, engines: Mapping[str, Engine], shapes: Mapping[str, Shape3], slowest: int
+    graph: Graph, engines: Mapping[str, Engine], shapes: Mapping[str, Shape3], slowest: int, images: int = IMAGES
 ) -> dict[str, _Actor]:
     actors: dict[str, _Actor] = {}
 
     def add(name: str, pixels: int, cycles: int) -> _Actor:
-        actors[name] = _Actor(name, len(actors), pixels, cycles, np.zeros(IMAGES * pixels + 1, dtype=np.int64))
+        """An actor that takes so many cycles an image, spread over its pixels as evenly as whole cycles are."""
+        fired = np.arange(images * pixels + 1)
+        actors[name] = _Actor(name, len(actors), pixels, -(-fired * cycles // pixels), np.zeros_like(fired))
         return actors[name]
 
     for value in graph.inputs:
         pixels = _pixels(shapes[value.name])
-        add(value.name, pixels, -(-slowest // pixels))
+        add(value.name, pixels, slowest)
     for name, engine in engines.items():
         out_pixels = _pixels(engine.output)
         timed = _pixels(engine.inputs[0]) if isinstance(engine.node.op, Slice) else out_pixels  # dropped ones as well
-        actor = add(name, out_pixels, max(1, engine.cycles // timed))
+        actor = add(name, out_pixels, out_pixels * max(1, engine.cycles // timed))
         for i, (source, shape) in enumerate(zip(engine.node.inputs, engine.inputs, strict=True)):
-            need, free = (_each_image(counts, _pixels(shape)) for counts in _needs(engine, i))
+            need, free = (_each_image(counts, _pixels(shape), images) for counts in _needs(engine, i))
             edge = _Edge(actors[_resolve(graph, source)], actor, _capacity(engine, shape), need, free)
             edge.producer.outputs.append(edge)
             actor.inputs.append(edge)
     return actors
 
 
-def _each_image(counts: np.ndarray, pixels: int) -> np.ndarray:
+def _each_image(counts: np.ndarray, pixels: int, images: int) -> np.ndarray:
     """Counts of one image's pixels, for each of the images: those of the earlier images are added."""
-    return (np.arange(IMAGES)[:, None] * pixels + counts).ravel()
-
-
-def _joins(engines: Mapping[str, Engine], name: str) -> bool:
-    return name in engines and isinstance(engines[name].node.op, Add | Concat)
+    return (np.arange(images)[:, None] * pixels + counts).ravel()
 
 
 def _in_turns(engine: Engine) -> bool:
-    """Whether it joins rows or columns: each input waits while the others have their turn."""
-    return isinstance(engine.node.op, Concat) and engine.node.op.axis > 0
+    """Whether each input waits while the others have their turn: rows, columns, the factors of whole images."""
+    return (isinstance(engine.node.op, Concat) and engine.node.op.axis > 0) or _by_factors(engine)
+
+
+def _by_factors(engine: Engine) -> bool:
+    """Whether it multiplies all pixels of an image by the one pixel of another."""
+    return isinstance(engine.node.op, Multiply) and engine.inputs[0] != engine.inputs[1]
 
 
 def _direct(graph: Graph, engines: Mapping[str, Engine], name: str) -> bool:
@@ -179,10 +205,10 @@ def _direct(graph: Graph, engines: Mapping[str, Engine], name: str) -> bool:
     Such a branch must hold at least the pixel that the other branch is still collecting, whichever is faster.
     """
     while True:
-        if len(graph.users[name]) > 1:
+        if len(graph.users[name]) > 1 or len(graph.users[_resolve(graph, name)]) > 1:
             return True
-        engine = engines.get(name)
-        if engine is None or engine.window is not None or isinstance(engine.node.op, Add | Concat):
+        engine = engines.get(_resolve(graph, name))
+        if engine is None or engine.window is not None or isinstance(engine.node.op, JOINS):
             return False
         name = engine.node.inputs[0]
 
@@ -192,7 +218,7 @@ def _pixels(shape: Shape3) -> int:
 
 
 def _capacity(engine: Engine, shape: Shape3) -> float:
-    if isinstance(engine.node.op, Add | Concat | Slice):  # a slice takes at once what it drops
+    if isinstance(engine.node.op, (*JOINS, Slice)):  # a slice takes at once what it drops
         return float("inf")
     return SLACK if engine.window is None else engine.window.rows * shape[2] + SLACK
 
@@ -208,6 +234,9 @@ def _needs(engine: Engine, index: int) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(op, Concat) and op.axis:
         own = [np.full(image[1:], i == index) for i, image in enumerate(engine.inputs)]
         counts = np.concatenate(own, axis=op.axis - 1).cumsum()
+        return counts, counts
+    if _by_factors(engine) and index == 1:
+        counts = np.ones(_pixels(engine.output), dtype=np.int64)
         return counts, counts
     if engine.window is None:
         counts = np.arange(1, _pixels(shape) + 1)

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from bitfab.dtypes import IntArray
 from bitfab.hw import render_vhdl
 from bitfab.hw.design import Design, Language, Stream
+from bitfab.hw.loading import memory_map
 from bitfab.hw.memories import mem_file, to_stream
 from bitfab.hw.ports import Port, input_ports, output_ports
 from bitfab.hw.render_verilog import simulation_library, template
@@ -92,7 +93,9 @@ def testbench(design: Design, images: Sequence[IntArray]) -> dict[str, str]:
     else:
         files["sim/tb.sv"] = template("tb.sv.j2").render(context, images=count, taps=taps, patience=patience)
         files["sim/Makefile"] = template("Makefile.j2").render()
-    files["README.md"] = template("README.md.j2").render(context, rows=_rows(design), registers=has_registers(design))
+    files["README.md"] = template("README.md.j2").render(
+        context, rows=_rows(design), registers=has_registers(design), loaded=memory_map(design)
+    )
     return files
 
 

@@ -45,6 +45,7 @@ def with_registers(design: Design) -> Design:
         "version": version("bitfab"),
         "number": version_number(),
         "identity": identity(design),
+        "bus": design.load_bus,
     }
     vhdl = design.language is Language.VHDL
     blocks = render_vhdl.library(["registers"]) if vhdl else library(["registers"])

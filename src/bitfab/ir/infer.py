@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from bitfab.dtypes import IntArray, IntType
-from bitfab.errors import BitfabError
+from bitfab.errors import BitfabError, require
 from bitfab.ir.ops import (
     MAX_FAN_IN,
     Add,
-    Argmax,
     Bits,
     Compare,
     Concat,
@@ -33,6 +32,7 @@ from bitfab.ir.ops import (
     SumPool2d,
     Table,
     Threshold,
+    TopK,
     Transpose,
     Upsample,
     requantized,
@@ -93,13 +93,8 @@ def macs(op: Op, output: Shape) -> int:
             return 0
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise BitfabError(message)
-
-
 def _image(op: Op, x: Signature) -> tuple[int, int, int]:
-    _require(len(x.shape) == 3, f"{type(op).__name__}: input of shape {x.shape}, an image (C, H, W) expected")
+    require(len(x.shape) == 3, f"{type(op).__name__}: input of shape {x.shape}, an image (C, H, W) expected")
     return x.shape[0], x.shape[1], x.shape[2]
 
 
@@ -135,14 +130,14 @@ def _conv2d(op: Conv2d, inputs: Sequence[Signature]) -> Signature:
     (x,) = inputs
     channels, height, width = _image(op, x)
     outputs, per_group, kernel_h, kernel_w = op.weight.shape
-    _require(
+    require(
         channels == per_group * op.groups and outputs % op.groups == 0 and op.bias.shape == (outputs,),
         f"conv2d: weight {op.weight.shape}, bias {op.bias.shape}, groups {op.groups} do not fit {channels} channels",
     )
     top, left, bottom, right = op.padding
     out_h = window_outputs(height, op.dilation[0] * (kernel_h - 1) + 1, op.stride[0], top, bottom)
     out_w = window_outputs(width, op.dilation[1] * (kernel_w - 1) + 1, op.stride[1], left, right)
-    _require(out_h > 0 and out_w > 0, f"conv2d: kernel {kernel_h}x{kernel_w} larger than the image {height}x{width}")
+    require(out_h > 0 and out_w > 0, f"conv2d: kernel {kernel_h}x{kernel_w} larger than the image {height}x{width}")
     return _accumulator(op, x, (outputs, out_h, out_w))
 
 
@@ -151,21 +146,21 @@ def _conv_transpose2d(op: ConvTranspose2d, inputs: Sequence[Signature]) -> Signa
     channels, height, width = _image(op, x)
     ins, per_group, kernel_h, kernel_w = op.weight.shape
     outputs = per_group * op.groups
-    _require(
+    require(
         channels == ins and ins % op.groups == 0 and op.bias.shape == (outputs,),
         f"conv_transpose2d: weight {op.weight.shape}, bias {op.bias.shape} do not fit {channels} channels",
     )
     top, left, bottom, right = op.padding
     out_h = (height - 1) * op.stride[0] + kernel_h - top - bottom
     out_w = (width - 1) * op.stride[1] + kernel_w - left - right
-    _require(out_h > 0 and out_w > 0, f"conv_transpose2d: padding {op.padding} leaves no output")
+    require(out_h > 0 and out_w > 0, f"conv_transpose2d: padding {op.padding} leaves no output")
     return _accumulator(op, x, (outputs, out_h, out_w))
 
 
 def _dense(op: Dense, inputs: Sequence[Signature]) -> Signature:
     (x,) = inputs
     outputs, ins = op.weight.shape
-    _require(
+    require(
         x.shape == (ins,) and op.bias.shape == (outputs,),
         f"dense: weight {op.weight.shape}, bias {op.bias.shape} do not fit an input of shape {x.shape}",
     )
@@ -174,31 +169,39 @@ def _dense(op: Dense, inputs: Sequence[Signature]) -> Signature:
 
 def _requantize(op: Requantize, inputs: Sequence[Signature]) -> Signature:
     (x,) = inputs
-    _require(
+    require(
         op.multiplier.shape == op.shift.shape and op.multiplier.shape in ((1,), (x.shape[0],)),
         f"requantize: multiplier {op.multiplier.shape} and shift {op.shift.shape} do not fit {x.shape[0]} channels",
     )
-    _require(
+    require(
         bool((op.multiplier > 0).all() and (op.shift >= 0).all() and (op.shift <= 62).all()),
         "requantize: multipliers must be positive and shifts 0 to 62",
     )
-    _require(not op.type.bipolar, "requantize: bipolar values are -1 and +1 only; use a threshold")
-    _require(op.type.low <= op.low <= op.high <= op.type.high, f"requantize: [{op.low}, {op.high}] not in {op.type}")
+    require(int(op.multiplier.max()) < 1 << 31, "requantize: multipliers have at most 31 bits; use fewer")
+    _int32("requantize", {"input zero": op.input_zero, "output zero": op.output_zero, "high": op.high})
+    require(not op.type.bipolar, "requantize: bipolar values are -1 and +1 only; use a threshold")
+    require(op.type.low <= op.low <= op.high <= op.type.high, f"requantize: [{op.low}, {op.high}] not in {op.type}")
     span = max(abs(x.low - op.input_zero), abs(x.high - op.input_zero), 1)
-    _require(span * int(op.multiplier.max()) < 1 << 62, "requantize: product beyond 62 bits; use a smaller multiplier")
+    require(span * int(op.multiplier.max()) < 1 << 62, "requantize: product beyond 62 bits; use a smaller multiplier")
     ends = requantized(op, np.asarray([[x.low, x.high]] * len(op.multiplier)), channel_axis_first=True)
     return Signature(x.shape, op.type, int(ends.min()), int(ends.max()))
+
+
+def _int32(name: str, numbers: dict[str, int]) -> None:
+    """Numbers that the hardware has as parameters: integers of 32 bits, signed."""
+    for what, number in numbers.items():
+        require(-(1 << 31) <= number < 1 << 31, f"{name}: {what} {number} does not fit 32 bits signed; use less")
 
 
 def _threshold(op: Threshold, inputs: Sequence[Signature]) -> Signature:
     (x,) = inputs
     rows, levels = op.thresholds.shape
-    _require(rows in (1, x.shape[0]), f"threshold: {rows} rows of thresholds do not fit {x.shape[0]} channels")
-    _require(
+    require(rows in (1, x.shape[0]), f"threshold: {rows} rows of thresholds do not fit {x.shape[0]} channels")
+    require(
         bool((np.diff(op.thresholds.astype(np.int64)) >= 0).all()),
         "threshold: the thresholds of each channel must ascend",
     )
-    _require(
+    require(
         op.type.low <= op.low and op.low + op.step * levels <= op.type.high,
         f"threshold: {op.low} and {levels} steps of {op.step} do not fit {op.type}"
         + (", which takes low -1 and one threshold" if op.type.bipolar else ""),
@@ -209,15 +212,16 @@ def _threshold(op: Threshold, inputs: Sequence[Signature]) -> Signature:
 
 def _add(op: Add, inputs: Sequence[Signature]) -> Signature:
     a, b = inputs
-    _require(a.shape == b.shape, f"add: shapes {a.shape} and {b.shape} differ")
+    require(a.shape == b.shape, f"add: shapes {a.shape} and {b.shape} differ")
     low, high = a.low + b.low, a.high + b.high
     return Signature(a.shape, IntType.holding(low, high), low, high)
 
 
 def _multiply(op: Multiply, inputs: Sequence[Signature]) -> Signature:
     a, b = inputs
+    _int32("multiply", {"first zero": op.first_zero, "second zero": op.second_zero})
     each = len(a.shape) == 3 and b.shape == (a.shape[0], 1, 1)
-    _require(a.shape == b.shape or each, f"multiply: shape {b.shape} fits neither {a.shape} nor its channels")
+    require(a.shape == b.shape or each, f"multiply: shape {b.shape} fits neither {a.shape} nor its channels")
     ends = [(x - op.first_zero) * (y - op.second_zero) for x, y in itertools.product((a.low, a.high), (b.low, b.high))]
     return Signature(a.shape, IntType.holding(min(ends), max(ends)), min(ends), max(ends))
 
@@ -226,7 +230,7 @@ def _concat(op: Concat, inputs: Sequence[Signature]) -> Signature:
     first = inputs[0]
     before, behind = _around(op, first)
     for x in inputs[1:]:
-        _require(
+        require(
             x.type == first.type and len(x.shape) == len(first.shape) and _around(op, x) == (before, behind),
             f"concat: {x.type} {x.shape} does not fit {first.type} {first.shape} along axis {op.axis}",
         )
@@ -239,9 +243,9 @@ def _pooled(op: MaxPool2d | SumPool2d, x: Signature) -> Shape:
     top, left, bottom, right = op.padding
     out_h = window_outputs(height, op.kernel[0], op.stride[0], top, bottom)
     out_w = window_outputs(width, op.kernel[1], op.stride[1], left, right)
-    _require(out_h > 0 and out_w > 0, f"pool: kernel {op.kernel} larger than the image {height}x{width}")
+    require(out_h > 0 and out_w > 0, f"pool: kernel {op.kernel} larger than the image {height}x{width}")
     fits = max(top, bottom) < op.kernel[0] and max(left, right) < op.kernel[1]
-    _require(fits, f"pool: padding {op.padding} must be smaller than the kernel {op.kernel}")
+    require(fits, f"pool: padding {op.padding} must be smaller than the kernel {op.kernel}")
     return (channels, out_h, out_w)
 
 
@@ -265,25 +269,25 @@ def _upsample(op: Upsample, inputs: Sequence[Signature]) -> Signature:
 
 def _table(op: Table, inputs: Sequence[Signature]) -> Signature:
     (x,) = inputs
-    _require(not x.type.bipolar and not op.type.bipolar, "table: no bipolar values in or out; use a threshold")
-    _require(
+    require(not x.type.bipolar and not op.type.bipolar, "table: no bipolar values in or out; use a threshold")
+    require(
         x.type == op.domain and op.table.shape == (1 << x.type.bits,),
         f"table: {op.table.shape[0]} entries for {op.domain}, {1 << x.type.bits} for {x.type} expected",
     )
     reached = op.table[x.low - x.type.low : x.high - x.type.low + 1]
     low, high = int(reached.min()), int(reached.max())
-    _require(op.type.low <= low and high <= op.type.high, f"table: entries [{low}, {high}] do not fit {op.type}")
+    require(op.type.low <= low and high <= op.type.high, f"table: entries [{low}, {high}] do not fit {op.type}")
     return Signature(x.shape, op.type, low, high)
 
 
 def _vector(op: Op, x: Signature) -> int:
-    _require(len(x.shape) == 1, f"{type(op).__name__}: input of shape {x.shape}, a vector (C,) expected")
+    require(len(x.shape) == 1, f"{type(op).__name__}: input of shape {x.shape}, a vector (C,) expected")
     return x.shape[0]
 
 
 def _entries(op: Op, what: str, entries: IntArray, below: int) -> None:
     low, high = int(entries.min()), int(entries.max())
-    _require(low >= 0 and high < below, f"{type(op).__name__}: {what} [{low}, {high}] not within 0 to {below - 1}")
+    require(low >= 0 and high < below, f"{type(op).__name__}: {what} [{low}, {high}] not within 0 to {below - 1}")
 
 
 def _bit_vector(shape: Shape) -> Signature:
@@ -293,26 +297,26 @@ def _bit_vector(shape: Shape) -> Signature:
 def _compare(op: Compare, inputs: Sequence[Signature]) -> Signature:
     (x,) = inputs
     _entries(op, "channels", op.channel, _vector(op, x))
-    _require(op.channel.shape == op.threshold.shape, "compare: one threshold for each channel entry expected")
+    require(op.channel.shape == op.threshold.shape, "compare: one threshold for each channel entry expected")
     return _bit_vector(op.channel.shape)
 
 
 def _bits(op: Bits, inputs: Sequence[Signature]) -> Signature:
     (x,) = inputs
     _entries(op, "channels", op.channel, _vector(op, x))
-    _require(op.channel.shape == op.place.shape, "bits: one place for each channel entry expected")
-    _require(not x.type.bipolar, "bits: a bipolar value is one bit already; use a threshold")
+    require(op.channel.shape == op.place.shape, "bits: one place for each channel entry expected")
+    require(not x.type.bipolar, "bits: a bipolar value is one bit already; use a threshold")
     _entries(op, "places", op.place, x.type.bits)
     return _bit_vector(op.channel.shape)
 
 
 def _lut(op: Lut, inputs: Sequence[Signature]) -> Signature:
     (x,) = inputs
-    _require(x.type == IntType(1, signed=False), f"lut: input of type {x.type}, single unsigned bits expected")
+    require(x.type == IntType(1, signed=False), f"lut: input of type {x.type}, single unsigned bits expected")
     _entries(op, "wiring", op.wiring, _vector(op, x))
     count, fan_in = op.wiring.shape
-    _require(fan_in <= MAX_FAN_IN, f"lut: {fan_in} inputs a table, at most {MAX_FAN_IN} are supported")
-    _require(
+    require(fan_in <= MAX_FAN_IN, f"lut: {fan_in} inputs a table, at most {MAX_FAN_IN} are supported")
+    require(
         op.table.shape == (count, 1 << fan_in),
         f"lut: tables of shape {op.table.shape} do not fit {count} wirings of {fan_in} inputs",
     )
@@ -322,7 +326,7 @@ def _lut(op: Lut, inputs: Sequence[Signature]) -> Signature:
 
 def _popcount(op: Popcount, inputs: Sequence[Signature]) -> Signature:
     (x,) = inputs
-    _require(x.type == IntType(1, signed=False), f"popcount: input of type {x.type}, single unsigned bits expected")
+    require(x.type == IntType(1, signed=False), f"popcount: input of type {x.type}, single unsigned bits expected")
     _entries(op, "wiring", op.wiring, _vector(op, x))
     groups, size = op.wiring.shape
     return Signature((groups,), IntType.holding(0, size), 0, size)
@@ -330,38 +334,39 @@ def _popcount(op: Popcount, inputs: Sequence[Signature]) -> Signature:
 
 def _reshape(op: Reshape, inputs: Sequence[Signature]) -> Signature:
     (x,) = inputs
-    _require(np.prod(op.shape) == np.prod(x.shape), f"reshape: {x.shape} to {op.shape} changes the number of values")
+    require(np.prod(op.shape) == np.prod(x.shape), f"reshape: {x.shape} to {op.shape} changes the number of values")
     return Signature(op.shape, x.type, x.low, x.high)
 
 
 def _around(op: Concat | Slice, x: Signature) -> tuple[Shape, Shape]:
     """The sizes of the axes before and behind the operation's own."""
     rank, name = len(x.shape), type(op).__name__.lower()
-    _require(0 <= op.axis < rank, f"{name}: axis {op.axis} of shape {x.shape}; one of 0 to {rank - 1} expected")
+    require(0 <= op.axis < rank, f"{name}: axis {op.axis} of shape {x.shape}; one of 0 to {rank - 1} expected")
     return x.shape[: op.axis], x.shape[op.axis + 1 :]
 
 
 def _transpose(op: Transpose, inputs: Sequence[Signature]) -> Signature:
     (x,) = inputs
     axes = list(range(len(x.shape)))
-    _require(sorted(op.axes) == axes, f"transpose: axes {op.axes} of shape {x.shape}; each of {axes} once expected")
+    require(sorted(op.axes) == axes, f"transpose: axes {op.axes} of shape {x.shape}; each of {axes} once expected")
     return Signature(tuple(x.shape[axis] for axis in op.axes), x.type, x.low, x.high)
 
 
 def _slice(op: Slice, inputs: Sequence[Signature]) -> Signature:
     (x,) = inputs
     before, behind = _around(op, x)
-    _require(
+    require(
         0 <= op.start < op.stop <= x.shape[op.axis] and op.step >= 1,
         f"slice: {op.start}:{op.stop}:{op.step} along axis {op.axis} of shape {x.shape}; it must lie within the axis",
     )
     return Signature((*before, len(range(op.start, op.stop, op.step)), *behind), x.type, x.low, x.high)
 
 
-def _argmax(op: Argmax, inputs: Sequence[Signature]) -> Signature:
+def _top_k(op: TopK, inputs: Sequence[Signature]) -> Signature:
     (x,) = inputs
+    require(1 <= op.k <= x.shape[0], f"top_k: the {op.k} largest of {x.shape[0]}; 1 to {x.shape[0]} expected")
     high = x.shape[0] - 1
-    return Signature((1, *x.shape[1:]), IntType.holding(0, high), 0, high)
+    return Signature((op.k, *x.shape[1:]), IntType.holding(0, high), 0, high)
 
 
 _RULES: dict[type, Callable[[Any, Sequence[Signature]], Signature]] = {
@@ -384,5 +389,5 @@ _RULES: dict[type, Callable[[Any, Sequence[Signature]], Signature]] = {
     Reshape: _reshape,
     Transpose: _transpose,
     Slice: _slice,
-    Argmax: _argmax,
+    TopK: _top_k,
 }

@@ -63,8 +63,9 @@ class Dense:
 class Requantize:
     """`y = clip(((x - input_zero) * multiplier >> shift, rounded) + output_zero, low, high)`.
 
-    multiplier and shift have one entry, or one per channel; multiplier > 0, shift >= 0. `low` and `high` lie within
-    `type`; a ReLU is `low = output_zero`.
+    multiplier and shift have one entry, or one per channel; multiplier 1 to 2**31 - 1, shift 0 to 62. `low` and `high`
+    lie within `type`; a ReLU is `low = output_zero`. The zero points, `low` and `high` fit 32 bits signed; a zero point
+    need not lie within its type. The products before the shift stay below 2**62.
     """
 
     multiplier: IntArray
@@ -104,7 +105,7 @@ class Add:
 class Multiply:
     """The exact product `(a - first_zero) * (b - second_zero)` of values of one shape, or b a factor for each channel.
 
-    A factor for each channel of a (C, H, W) is b (C, 1, 1).
+    A factor for each channel of a (C, H, W) is b (C, 1, 1). The zeros fit 32 bits signed.
     """
 
     first_zero: int = 0
@@ -219,8 +220,13 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Argmax:
-    """The index of the first largest along axis 0, which becomes 1."""
+class TopK:
+    """The indices of the k largest along axis 0, which becomes k, the largest first; of equal ones the lower index.
+
+    1 <= k <= the axis's size; with k = 1 this is the argmax.
+    """
+
+    k: int
 
 
 Op = (
@@ -243,7 +249,7 @@ Op = (
     | Reshape
     | Transpose
     | Slice
-    | Argmax
+    | TopK
 )
 
 

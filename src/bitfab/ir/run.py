@@ -12,7 +12,6 @@ from bitfab.errors import BitfabError
 from bitfab.ir.graph import Graph, Value
 from bitfab.ir.ops import (
     Add,
-    Argmax,
     Bits,
     Compare,
     Concat,
@@ -31,6 +30,7 @@ from bitfab.ir.ops import (
     SumPool2d,
     Table,
     Threshold,
+    TopK,
     Transpose,
     Upsample,
     addresses,
@@ -202,8 +202,8 @@ def _slice(op: Slice, inputs: Sequence[IntArray]) -> IntArray:
     return inputs[0][(slice(None),) * (1 + op.axis) + (slice(op.start, op.stop, op.step),)]
 
 
-def _argmax(_: Argmax, inputs: Sequence[IntArray]) -> IntArray:
-    return inputs[0].argmax(axis=1)[:, None]
+def _top_k(op: TopK, inputs: Sequence[IntArray]) -> IntArray:
+    return (-inputs[0]).argsort(axis=1, kind="stable")[:, : op.k]
 
 
 _DEFINITIONS: dict[type, Callable[[Any, Sequence[IntArray]], IntArray]] = {
@@ -226,5 +226,5 @@ _DEFINITIONS: dict[type, Callable[[Any, Sequence[IntArray]], IntArray]] = {
     Reshape: _reshape,
     Transpose: _transpose,
     Slice: _slice,
-    Argmax: _argmax,
+    TopK: _top_k,
 }

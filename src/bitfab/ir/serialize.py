@@ -33,6 +33,7 @@ MAX_HEADER_BYTES = 1 << 26
 DTYPES = ("I8", "U8", "I16", "U16", "I32", "U32")
 
 _OPS: dict[str, type] = {op.__name__: op for op in typing.get_args(Op)}
+_FORMER = {"Argmax": ("TopK", {"k": 1})}  # what files hold from before an operation was generalized, and what it is now
 
 
 def save(graph: Graph, path: str | os.PathLike[str]) -> None:
@@ -72,8 +73,11 @@ def load(path: str | os.PathLike[str]) -> Graph:
 def _check_header_size(path: Path) -> None:
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
-    if not 2 <= size <= min(MAX_HEADER_BYTES, path.stat().st_size):
-        raise BitfabError(f"its header claims {size} bytes")
+    if not 2 <= size <= min(MAX_HEADER_BYTES, path.stat().st_size - 8):
+        held = path.stat().st_size
+        raise BitfabError(
+            f"it begins with a header of {size:,} bytes and holds {held:,} in all: cut short, or no graph"
+        )
 
 
 def _read(path: Path) -> tuple[str, dict[str, IntArray]]:
@@ -123,6 +127,8 @@ def _decode(data: Any, hint: Any, tensors: Mapping[str, IntArray], used: set[str
         return None
     if hint == Op:
         name = data.pop("op", None) if isinstance(data, dict) else data
+        if isinstance(name, str) and name in _FORMER and data == {}:
+            name, data = _FORMER[name]
         hint = _OPS[name] if isinstance(name, str) and name in _OPS else _refuse(name, "an operation")
     elif isinstance(hint, types.UnionType):  # X | None
         hint = typing.get_args(hint)[0]

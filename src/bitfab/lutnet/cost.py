@@ -10,7 +10,7 @@ import numpy as np
 from bitfab.dtypes import IntArray
 from bitfab.errors import BitfabError
 from bitfab.ir.graph import Graph, Value
-from bitfab.ir.ops import Argmax, Bits, Compare, Lut, Popcount, Threshold
+from bitfab.ir.ops import Bits, Compare, Lut, Popcount, Threshold, TopK
 from bitfab.ir.passes.truth_tables import places_read
 
 LUT_INPUTS = 6
@@ -98,8 +98,10 @@ def _threshold(op: Threshold, x: Value) -> int:
     return comparison_luts(channel, thresholds.reshape(-1), x) + x.shape[0] * popcount_luts(thresholds.shape[1])
 
 
-def _argmax(_: Argmax, x: Value) -> int:
+def _top_k(op: TopK, x: Value) -> int:
     """A tournament, the last match of which passes on no value."""
+    if op.k > 1:
+        raise BitfabError(f"no estimate for the {op.k} largest of {x.name}; synthesize to count its LUTs")
     return ARGMAX_LUTS_PER_BIT * x.type.bits * (x.shape[0] - 1) - 2 * x.type.bits if x.shape[0] > 1 else 0
 
 
@@ -109,5 +111,5 @@ _RULES: dict[type, Callable[[Any, Value], int]] = {
     Lut: _lut,
     Popcount: _popcount,
     Threshold: _threshold,
-    Argmax: _argmax,
+    TopK: _top_k,
 }

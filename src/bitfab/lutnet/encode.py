@@ -63,11 +63,14 @@ def thermometer(
     """
     x = np.asarray(x)
     chosen = np.arange(x.shape[1]) if read is None else np.asarray(read, dtype=np.int64)
-    if not len(chosen) or chosen.min() < 0 or chosen.max() >= x.shape[1] or levels < 1 or step < 1:
+    if not len(chosen) or levels < 1 or step < 1:
         raise BitfabError(
-            f"thermometer code of {levels} levels in steps of {step} for features {chosen.tolist()}: at least 1 of each"
-            f" and features 0 to {x.shape[1] - 1} expected"
+            f"thermometer code of {levels} levels in steps of {step} for {len(chosen)} features: at least 1 of each is "
+            "needed"
         )
+    absent = chosen[(chosen < 0) | (chosen >= x.shape[1])]
+    if len(absent):
+        raise BitfabError(f"feature {absent[0]}: the samples have features 0 to {x.shape[1] - 1}; read these alone")
     _refuse_constant(x, chosen)
     channels, thresholds = [], []
     for channel in chosen:

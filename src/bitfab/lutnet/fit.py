@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfab.dtypes import IntArray, IntType
-from bitfab.errors import BitfabError
+from bitfab.errors import BitfabError, choice
 from bitfab.ir.graph import Graph
 from bitfab.ir.ops import MAX_FAN_IN, Bits, Compare
 from bitfab.ir.passes.exploit_unseen import exploit_unseen
@@ -69,10 +69,8 @@ class LutRecipe:
 
     def __post_init__(self) -> None:
         for name, kind in (("method", Method), ("spacing", Spacing)):
-            text = getattr(self, name)
-            if text not in list(kind):
-                raise BitfabError(f"recipe: {name} {text!r}: choose one of {', '.join(kind)}")
-            object.__setattr__(self, name, kind(text))
+            value = getattr(self, name)
+            object.__setattr__(self, name, choice(kind, value, f"recipe: {name} {value!r}"))
         if not self.tables or min(*self.tables, self.epochs, self.generations, self.bits - 1) < 1:
             raise BitfabError("recipe: at least one layer, table, epoch and generation, and 2 bits are needed")
         if not 0 <= self.validation < 1 or min(self.levels, self.unseen, self.seed) < 0:

@@ -9,7 +9,7 @@ import numpy as np
 from bitfab.dtypes import IntArray, IntType, QParams
 from bitfab.errors import BitfabError
 from bitfab.ir.graph import Builder, Graph
-from bitfab.ir.ops import Argmax, Bits, Compare, Lut, Popcount, Threshold
+from bitfab.ir.ops import Bits, Compare, Lut, Popcount, Threshold, TopK
 from bitfab.ir.verify import verify
 
 
@@ -60,7 +60,7 @@ def lower(network: LutNetwork, name: str) -> Graph:
     for number, layer in enumerate(network.layers, 1):
         bits = builder.add(f"layer{number}", layer, bits)
     count = builder.add("count", network.head, bits)
-    answer = builder.add("decide", network.decision or Argmax(), count)
+    answer = builder.add("decide", network.decision or TopK(1), count)
     return verify(builder.build((answer,)))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from bitfab.dtypes import IntArray, IntType
 from bitfab.errors import BitfabError
 from bitfab.ir.graph import Builder, Graph
-from bitfab.ir.ops import Argmax, Dense, Threshold
+from bitfab.ir.ops import Dense, Threshold, TopK
 from bitfab.ir.verify import verify
 from bitfab.lutnet.encode import Spacing
 from bitfab.lutnet.network import Features
@@ -93,7 +93,7 @@ def lower(network: TableNetwork, name: str) -> Graph:
         value = builder.add(f"sum{number}", dense(modes, type.high), value)
         if number < len(network.modes):
             value = builder.add(f"activate{number}", Threshold(network.thresholds[number - 1], type, 0), value)
-    answer = builder.add("decide", Argmax(), value)
+    answer = builder.add("decide", TopK(1), value)
     return verify(builder.build((answer,)))
 
 

@@ -21,7 +21,7 @@ from bitfab.quant.lower import Choices
 from bitfab.quant.metrics import Metric, Predict, Sqnr, all_of, float_network, measured, outputs, top1
 from bitfab.quant.plan import check_weights, make_plan
 from bitfab.quant.ptq import choose
-from bitfab.quant.recipe import AdaRound, BiasCorrection, ObserverKind, Recipe
+from bitfab.quant.recipe import AdaRound, BiasCorrection, ObserverKind, Recipe, recipe_or
 from bitfab.quant.sample import keep
 from bitfab.quant.simulate import Progress, Simulation
 
@@ -167,7 +167,7 @@ def debug(
         BitfabError: as `quantize` does; fewer than two calibration images; labels that do not fit the tests; a metric
             that gives no finite number.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe_or(recipe)
     check_weights(net)
     images = keep(as_batches(calibration, net), recipe.images)
     module = fold(capture(net, images[:1]))

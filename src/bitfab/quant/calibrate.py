@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from bitfab.errors import BitfabError
 from bitfab.quant.observers import MinMax, make_observer
-from bitfab.quant.plan import make_plan
+from bitfab.quant.plan import check_module, make_plan
 from bitfab.quant.recipe import ObserverKind, Recipe
 from bitfab.quant.scales import Range
 from bitfab.quant.statistics import propagate
@@ -117,6 +117,7 @@ def as_batches(data: Iterable[Any], net: nn.Module) -> Batches:
     is a single image (C, H, W) where the network takes (1, C, H, W), else a batch (N, C, L) or (N, T, F). All must
     agree with the first in shape, the batch axis aside. A batch has at most 32 images. Raises BitfabError otherwise.
     """
+    check_module(net)
     if isinstance(data, Batches):
         return data
     if isinstance(data, str | bytes | Mapping) or not isinstance(data, Iterable):
@@ -173,8 +174,8 @@ def _checked(item: Any, name: str) -> Tensor:
     if isinstance(item, np.ndarray) and np.issubdtype(item.dtype, np.floating):
         item = torch.tensor(item.astype(np.float64) if item.dtype.itemsize > 8 else item)
     if not isinstance(item, Tensor):
-        kind = f"array of {item.dtype}" if isinstance(item, np.ndarray) else type(item).__name__
-        raise BitfabError(f"{name}: a {kind} given; give arrays or tensors of floats, as the network takes them")
+        kind = f"an array of {item.dtype}" if isinstance(item, np.ndarray) else f"a {type(item).__name__}"
+        raise BitfabError(f"{name}: {kind} given; give arrays or tensors of floats, as the network takes them")
     if not item.is_floating_point():
         raise BitfabError(f"{name}: a tensor of {item.dtype} given; give floats, as the network takes them")
     if item.ndim not in (1, 2, 3, 4) or item.numel() == 0:

@@ -13,7 +13,7 @@ from bitfab.dtypes import QuantSpec
 from bitfab.errors import BitfabError
 from bitfab.quant.levels import choose_codes, choose_scales
 from bitfab.quant.plan import check_weights
-from bitfab.quant.recipe import EXCLUDED_BITS, FACTOR_BITS, BiasCorrection, LayerRecipe, Recipe, matches
+from bitfab.quant.recipe import EXCLUDED_BITS, FACTOR_BITS, BiasCorrection, LayerRecipe, Recipe, matches, recipe_or
 from bitfab.quant.weights import layer_padding
 
 EXACT_FLOAT32 = 1 << 24  # sums of integers are exact in float32 while none goes beyond
@@ -44,7 +44,7 @@ def quantize_dynamic(net: nn.Module, recipe: Recipe | None = None) -> nn.Module:
         BitfabError: there is no layer to quantize; a name in the recipe fits none; the recipe has bits, or a step
             (equalize, adaround, bias_correction) that this mode has not; weights are NaN or missing.
     """
-    return _quantized(net, recipe or Recipe(), dynamic=True)
+    return _quantized(net, recipe_or(recipe), dynamic=True)
 
 
 def quantize_weight_only(net: nn.Module, recipe: Recipe | None = None) -> nn.Module:
@@ -53,7 +53,7 @@ def quantize_weight_only(net: nn.Module, recipe: Recipe | None = None) -> nn.Mod
     For memory, and to see what the weights alone cost; all else is as in `quantize_dynamic`. Codes are held in int8,
     or in int16 where a group's factor makes them larger.
     """
-    return _quantized(net, recipe or Recipe(), dynamic=False)
+    return _quantized(net, recipe_or(recipe), dynamic=False)
 
 
 class IntegerLayer(nn.Module):

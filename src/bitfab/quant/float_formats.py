@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from bitfab.errors import BitfabError
+from bitfab.frontend.top_k import top_k
 from bitfab.frontend.torch import capture
 from bitfab.quant.fold import fold
 from bitfab.quant.plan import check_weights
@@ -137,7 +138,7 @@ def _round_values(module: fx.GraphModule, format: FloatFormat) -> None:
     """Put a rounding behind each node."""
     module.add_submodule("round_float", RoundFloat(format))
     for node in list(module.graph.nodes):
-        if node.op != "output" and node.target is not torch.argmax:
+        if node.op != "output" and node.target not in (torch.argmax, top_k):
             with module.graph.inserting_after(node):
                 rounded = module.graph.call_module("round_float", (node,))
             node.replace_all_uses_with(rounded, delete_user_cb=lambda user, rounded=rounded: user is not rounded)

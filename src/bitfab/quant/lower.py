@@ -15,15 +15,16 @@ from torch import fx, nn
 from bitfab.dtypes import MAX_BITS, IntType, QParams, ScaleKind, multiplier_and_shift, storage
 from bitfab.errors import BitfabError
 from bitfab.frontend.bilinear import Bilinear
+from bitfab.frontend.top_k import top_k
 from bitfab.ir import Builder, Graph
 from bitfab.ir import ops as ir
 from bitfab.ir.infer import infer
+from bitfab.ir.names import Names, identifier
 from bitfab.quant import bilinear
 from bitfab.quant.encodings import Encoding
 from bitfab.quant.fake_quant import round_real
 from bitfab.quant.lower_parts import clip_range, ends, pair, reaches_outside, trailing_shape, transpose
 from bitfab.quant.multipliers import add_factors, float_safe
-from bitfab.quant.names import Names, identifier
 from bitfab.quant.piecewise import shortened
 from bitfab.quant.plan import Accumulating, Averaging, Clipping, Passing, Unary, make_plan
 from bitfab.quant.recipe import Recipe
@@ -98,12 +99,24 @@ class _Lowering:
     def visit(self, node: fx.Node) -> None:
         """Emit what the node becomes; a fused activation became part of its producer already."""
         if node.op == "output":
-            self.outputs = tuple(self._read(n).value for n in node.all_input_nodes)
+            self.outputs = self._outputs(node)
             return
         if node not in self.codes:
             self.codes[node] = self._emit(node)
             if node in self.plan.fused:
                 self.codes[self.plan.fused[node]] = self.codes[node]
+
+    def _outputs(self, node: fx.Node) -> tuple[str, ...]:
+        """The values that the network returns, in its order."""
+        returned: list[fx.Node] = []
+        fx.map_arg(node.args, returned.append)  # each as often as it is there, unlike all_input_nodes
+        values = tuple(self._read(source).value for source in returned)
+        twins = {
+            source.meta["source"]: 0 for source, value in zip(returned, values, strict=True) if values.count(value) > 1
+        }
+        if twins:
+            raise BitfabError(f"{' and '.join(twins)}: the network returns the same integers twice; return them once")
+        return values
 
     def _emit(self, node: fx.Node) -> Codes:
         match layer := self.plan.layers[node]:
@@ -136,7 +149,7 @@ class _Lowering:
             case operator.getitem:
                 return self._move(node, self._slice(node))
             case _:
-                return self._argmax(node)
+                return self._top_k(node)
 
     def _read(self, node: object, padded: type[nn.Module] | None = None) -> Codes:
         """The node's codes; those with padding only for the layer that takes it, `padded`."""
@@ -160,13 +173,13 @@ class _Lowering:
     ) -> str:
         """A graph node named after the float node; `end` tells several apart."""
         path = str(node.meta["source"])
-        made = self.builder.add(self.names.take(f"{path}{end}"), op, inputs, qparams, source=path)
+        made = self.builder.add(self.names.take(identifier(f"{path}{end}")), op, inputs, qparams, source=path)
         self.meaning[made] = node.name
         return made
 
     def _input(self, node: fx.Node) -> Codes:
         qparams, type = self._target(node)
-        name = self.names.take(node.meta["source"])
+        name = self.names.take(identifier(node.meta["source"]))
         self.meaning[name] = node.name
         return Codes(self.builder.input(name, self.shape, type, qparams), qparams)
 
@@ -312,8 +325,10 @@ class _Lowering:
         axis = len(index) - 2  # the batch axis does not count
         return ir.Slice(axis, *index[-1].indices(self._shape(node.args[0])[axis]))
 
-    def _argmax(self, node: fx.Node) -> Codes:
-        return Codes(self._new(node, ir.Argmax(), self._read(node.args[0]).value, None), None)
+    def _top_k(self, node: fx.Node) -> Codes:
+        k = node.args[1] if node.target is top_k else 1  # an argmax
+        assert isinstance(k, int)
+        return Codes(self._new(node, ir.TopK(k), self._read(node.args[0]).value, None), None)
 
     def _table(self, node: fx.Node, layer: nn.Module) -> Codes:
         """Any unary function: each code's real value through the float layer, quantized again."""

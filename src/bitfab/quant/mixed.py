@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,12 @@ from bitfab.dtypes import FloatArray, QuantSpec
 from bitfab.errors import BitfabError
 from bitfab.frontend.matmul import MatMul
 from bitfab.quant.activation_codes import ActivationCode, EvenCode, group_channels, log_uniform
+from bitfab.quant.calibrate import as_batches
 from bitfab.quant.census import Census, FloatPart, layer_macs
 from bitfab.quant.dynamic import LARGEST_BITS, LARGEST_SUM, IntegerLayer
 from bitfab.quant.observers import make_observer
 from bitfab.quant.plan import check_weights
-from bitfab.quant.recipe import EXCLUDED_BITS, BiasCorrection, LayerRecipe, Recipe, matches
+from bitfab.quant.recipe import EXCLUDED_BITS, BiasCorrection, LayerRecipe, Recipe, matches, recipe_or
 from bitfab.quant.static_layers import StaticConv2d, StaticConvTranspose2d, StaticLinear, StaticMatMul
 
 SAMPLE = 4096  # values kept of each operand at each call, for the choice between even and log-uniform codes
@@ -61,7 +62,7 @@ class Mixed:
 
 def quantize_mixed(
     net: nn.Module,
-    calibration: Iterable[Inputs],
+    calibration: Iterable[Inputs] | FloatArray,
     recipe: Recipe | None = None,
     *,
     channel_groups: int = 1,
@@ -77,7 +78,8 @@ def quantize_mixed(
 
     Args:
         net: any module, in eval mode, of any inputs; left as it is.
-        calibration: inputs, each a tensor, or a tuple or dict of the arguments of `net`.
+        calibration: inputs, each a tensor, or a tuple or dict of the arguments of `net`; or one array or tensor, whose
+            first axis counts them, as `quantize` takes it.
         recipe: 8 bits each by default; without equalize, adaround and bias_correction. Excluded layers stay float.
         channel_groups: the inputs of a `Linear` share this many scales between their channels at most, similar channels
             one (channel-aware grouping; AHCPTQ, Zhang et al. 2025, 2503.03088, has 4); ranges are then extremes.
@@ -86,19 +88,21 @@ def quantize_mixed(
             `activation_codes.LogUniformCode`).
 
     Raises:
-        BitfabError: no calibration; NaN or infinite values; nothing to quantize; bits or steps that this mode has not.
+        BitfabError: no calibration, or one that the network cannot take; NaN or infinite values; nothing to quantize;
+            bits or steps that this mode has not.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe_or(recipe)
     if recipe.equalize or recipe.adaround or recipe.bias_correction is not BiasCorrection.NONE:
         raise BitfabError("mixed: equalize, adaround and bias_correction are for integer graphs; leave them out")
     if channel_groups < 1:
         raise BitfabError(f"mixed: channel_groups {channel_groups}: choose 1 or more, such as 4")
     check_weights(net)
     recipe.check(name for name, _ in net.named_modules() if name)
+    inputs = as_batches(calibration, net) if isinstance(calibration, np.ndarray | Tensor) else calibration
     module = copy.deepcopy(net)
     layers = _to_quantize(module, recipe)
     seen = {name: _Operands(layer, recipe.layer(name), recipe) for name, layer in layers.items()}
-    census, macs = _observe(module, calibration, layers, seen)
+    census, macs = _observe(module, inputs, layers, seen)
     table, replaced = [], dict[nn.Module | None, nn.Module]()
     for name, layer in layers.items():
         if seen[name].calls == 0:
@@ -228,15 +232,24 @@ def _observe(
         for handle in handles:
             stack.callback(handle.remove)
         for item in calibration:
-            if count == 0:
-                with census:
-                    call(module, item)
-            else:
-                call(module, item)
+            with census if count == 0 else nullcontext():
+                _show(module, item, count)
             count += 1
     if count == 0:
         raise BitfabError("mixed: no calibration inputs; give a few that are typical, at least one")
     return census, macs
+
+
+def _show(module: nn.Module, item: Inputs, place: int) -> None:
+    try:
+        call(module, item)
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        what = f"a tensor of shape {tuple(item.shape)}" if isinstance(item, Tensor) else f"a {type(item).__name__}"
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BitfabError(
+            f"mixed: the network cannot take calibration input {place}, {what} ({reason}); "
+            "give tensors with a batch axis, or tuples or dicts of its arguments"
+        ) from error
 
 
 def call(module: nn.Module, item: Inputs) -> object:

@@ -137,8 +137,16 @@ def _sole_concat(layers: Mapping[fx.Node, Layer], node: fx.Node) -> fx.Node | No
     return None
 
 
+def check_module(net: object) -> None:
+    """Raise BitfabError unless the network is a module."""
+    if not isinstance(net, nn.Module):
+        kind = f"class {net.__name__}" if isinstance(net, type) else type(net).__name__
+        raise BitfabError(f"network: a {kind} given; give a torch.nn.Module, such as Net() of a class Net")
+
+
 def check_weights(module: nn.Module) -> None:
-    """Raise BitfabError for a parameter or buffer without values, or with NaN or infinite ones."""
+    """Raise BitfabError for what is no module, a parameter or buffer without values, or with NaN or infinite ones."""
+    check_module(module)
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if nn.parameter.is_lazy(tensor) or tensor.is_meta:
             raise BitfabError(f"{name}: has no values yet; run the network once, or load its parameters")

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from bitfab.dtypes import Rounding, ScaleKind
-from bitfab.errors import BitfabError
+from bitfab.errors import BitfabError, choice
 from bitfab.frontend.torch import capture
 from bitfab.ir.ops import Shape
 from bitfab.quant.calibrate import NO_DATA, Batches, as_batches
@@ -23,7 +23,7 @@ from bitfab.quant.fold import BatchNorm, fold, output_first
 from bitfab.quant.lower import Choices
 from bitfab.quant.plan import Plan, check_weights, make_plan
 from bitfab.quant.ptq import choose
-from bitfab.quant.recipe import BiasCorrection, ObserverKind, Recipe, WeightLevels
+from bitfab.quant.recipe import BiasCorrection, ObserverKind, Recipe, WeightLevels, recipe_or
 
 KEY = "bitfab"  # under which a prepared module's meta holds its `Preparation`
 CODES, SCALES = "quantization.codes", "quantization.scales"  # where the modules of activations are
@@ -70,7 +70,7 @@ def prepare(
         BitfabError: as `quantize` does; for a rule that does not suit the kind of scale; for steps of the recipe that
             belong to post-training quantization alone.
     """
-    recipe = recipe or Recipe(observer=ObserverKind.MSE)
+    recipe = recipe_or(recipe, Recipe(observer=ObserverKind.MSE))
     rule = _checked_rule(recipe, rule)
     batches = as_batches(calibration, net)
     first = next(batches, None)
@@ -109,10 +109,7 @@ def _checked_rule(recipe: Recipe, rule: StepRule | str | None) -> StepRule:
     powers = (StepRule.FIXED, StepRule.TQT, StepRule.QFX)
     real = (StepRule.FIXED, StepRule.LSQ, StepRule.LSQ_PLUS, StepRule.PACT)
     suited = powers if recipe.scale is ScaleKind.PO2 else real
-    try:
-        rule = StepRule(rule or suited[1])
-    except ValueError:
-        raise BitfabError(f"prepare: rule '{rule}' is unknown; choose one of {', '.join(StepRule)}") from None
+    rule = choice(StepRule, rule or suited[1], f"prepare: rule {rule!r}")
     if rule not in suited:
         raise BitfabError(
             f"prepare: rule '{rule}' does not suit scale='{recipe.scale}'; choose one of {', '.join(suited)}"

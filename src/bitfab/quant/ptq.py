@@ -23,7 +23,7 @@ from bitfab.quant.equalize import absorb_high_bias, equalize
 from bitfab.quant.fold import fold
 from bitfab.quant.lower import Choices, lower_choices
 from bitfab.quant.plan import check_weights, make_plan
-from bitfab.quant.recipe import BiasCorrection, Recipe
+from bitfab.quant.recipe import BiasCorrection, Recipe, recipe_or
 from bitfab.quant.reconstruct import reconstruct
 from bitfab.quant.sample import Sample
 from bitfab.quant.simulate import Progress
@@ -78,12 +78,12 @@ def quantize_with_reference(
     progress: Progress | None = None,
 ) -> Quantized:
     """Like `quantize`, with what was chosen, and the float network whose values the graph's stand for."""
-    batches = as_batches(calibration, net)
+    recipe, batches = recipe_or(recipe), as_batches(calibration, net)
     first = next(batches, None)
     if first is None:
         raise BitfabError(NO_DATA)
     check_weights(net)
-    choices = choose(fold(capture(net, first)), Batches(chain([first], batches)), recipe or Recipe(), progress)
+    choices = choose(fold(capture(net, first)), Batches(chain([first], batches)), recipe, progress)
     lowered = lower_choices(choices, name or type(net).__name__, tuple(first.shape[1:]))
     return Quantized(lowered.graph, choices, lowered.meaning)
 

@@ -7,16 +7,13 @@ import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TypeVar
 
 from bitfab.dtypes import QuantSpec, Rounding, ScaleKind
-from bitfab.errors import BitfabError
+from bitfab.errors import BitfabError, choice
 
 EXCLUDED_BITS = 16
 FACTOR_BITS = 4  # of the factor of a group of weights
 MULTIPLIER_BITS = range(2, 25)
-
-Choice = TypeVar("Choice", bound=enum.StrEnum)
 
 
 class ObserverKind(enum.StrEnum):
@@ -90,9 +87,10 @@ class Override:
             if bits is not None:
                 QuantSpec(bits=bits)
         if self.observer is not None:
-            object.__setattr__(self, "observer", _choice(ObserverKind, self.observer, "observer"))
+            observer = choice(ObserverKind, self.observer, f"recipe: observer {self.observer!r}")
+            object.__setattr__(self, "observer", observer)
         if self.levels is not None:
-            object.__setattr__(self, "levels", _choice(WeightLevels, self.levels, "levels"))
+            object.__setattr__(self, "levels", choice(WeightLevels, self.levels, f"recipe: levels {self.levels!r}"))
 
 
 @dataclass(frozen=True)
@@ -182,7 +180,8 @@ class Recipe:
             "bias_correction": BiasCorrection,
         }
         for name, kind in choices.items():
-            object.__setattr__(self, name, _choice(kind, getattr(self, name), name))
+            value = getattr(self, name)
+            object.__setattr__(self, name, choice(kind, value, f"recipe: {name} {value!r}"))
         exclude = (self.exclude,) if isinstance(self.exclude, str) else tuple(self.exclude)
         object.__setattr__(self, "exclude", exclude)
         QuantSpec(bits=self.weights)
@@ -231,8 +230,18 @@ class Recipe:
         known = list(names)
         for pattern in (*self.exclude, *self.overrides):
             if not any(matches(pattern, name) for name in known):
-                close = difflib.get_close_matches(pattern, known, n=3, cutoff=0.4) or known[:8]
-                raise BitfabError(f"recipe: no layer matches '{pattern}'; did you mean {', '.join(close)}?")
+                close = ", ".join(difflib.get_close_matches(pattern, known, n=3, cutoff=0.6))
+                others = f"its layers are {', '.join(known[:8])}{' and more' if len(known) > 8 else ''}"
+                raise BitfabError(
+                    f"recipe: no layer matches '{pattern}'; {f'did you mean {close}?' if close else others}"
+                )
+
+
+def recipe_or(recipe: Recipe | None, default: Recipe | None = None) -> Recipe:
+    """The recipe, or the default in the place of None; BitfabError for anything else."""
+    if not isinstance(recipe, Recipe | None):
+        raise BitfabError(f"recipe {recipe!r}: give a bitfab.Recipe, such as Recipe(weights=8)")
+    return recipe or default or Recipe()
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -251,10 +260,3 @@ def _check_levels(name: str, bits: int, levels: WeightLevels, group_size: int) -
         raise BitfabError(f"{name}: group_size {group_size}: choose 2 or more, such as 16, or 0 for no groups")
     if group_size and levels is not WeightLevels.UNIFORM:
         raise BitfabError(f"{name}: {levels} weights take no group factors; set group_size=0, or levels='uniform'")
-
-
-def _choice(kind: type[Choice], value: str, name: str) -> Choice:
-    try:
-        return kind(value)
-    except ValueError:
-        raise BitfabError(f"recipe: {name} '{value}' is unknown; choose one of {', '.join(kind)}") from None

@@ -17,7 +17,7 @@ from bitfab.quant.lower import Choices
 from bitfab.quant.metrics import SQNR_LIMIT
 from bitfab.quant.plan import Plan, check_weights, make_plan
 from bitfab.quant.ptq import choose
-from bitfab.quant.recipe import Override, Recipe
+from bitfab.quant.recipe import Override, Recipe, recipe_or
 from bitfab.quant.sample import keep
 from bitfab.quant.simulate import Progress, Simulation, Values
 
@@ -47,7 +47,7 @@ def widen(
     Raises:
         BitfabError: as `quantize` does.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe_or(recipe)
     check_weights(net)
     images = keep(as_batches(calibration, net), recipe.images)
     module = fold(capture(net, images[:1]))

@@ -36,7 +36,6 @@ __all__ = [
     "gops",
     "images_per_second",
     "latency_us",
-    "mac_utilization",
     "timing",
     "to_json",
     "write_json",
@@ -266,11 +265,6 @@ def images_per_second(cycles_per_image: int, fmax_mhz: float) -> float:
 def gops(macs: int, images_per_second: float) -> float:
     """Billions of operations a second; a multiply-accumulate counts as two."""
     return 2 * macs * images_per_second / 1e9
-
-
-def mac_utilization(macs: int, pe: int, simd: int, cycles: int) -> float:
-    """Share of a layer's pe * simd multipliers at work in the average cycle: macs / (pe * simd) / cycles."""
-    return macs / (pe * simd) / cycles
 
 
 def timing(

@@ -17,7 +17,7 @@ from bitfab.parts import Family, Part, Resources, find_part
 from bitfab.tools.cells import gowin_multipliers
 from bitfab.tools.process import OnLine, ToolError, find_package, output_folder, run_tool
 
-__all__ = ["Hop", "Pins", "Placed", "place_and_route", "require"]
+__all__ = ["Hop", "Pins", "Placed", "check_fit", "place_and_route", "require"]
 
 _PROGRAM = "import sys; import {module} as tool; sys.exit(tool.run_{tool}(sys.argv[1:]))"
 
@@ -193,13 +193,13 @@ class _FitWatch:
         if match:
             self.cells[match[1]] = int(match[2])
         if line.startswith("Info: Placed "):
-            _check_fit(self.part, self.tool.resources(self.cells))
+            check_fit(self.part, self.tool.resources(self.cells))
         if self.on_line is not None:
             self.on_line(line)
 
 
-def _check_fit(part: Part, needed: Mapping[str, int]) -> None:
-    """Raise BitfabError for the resource that `part` lacks most."""
+def check_fit(part: Part, needed: Mapping[str, int]) -> None:
+    """Raise BitfabError for the resource (lut, ff, dsp, bram, spram) that `part` lacks most, naming the remedy."""
 
     def fits(candidate: Part) -> bool:
         return all(count <= _has(candidate, name) for name, count in needed.items())
@@ -210,11 +210,12 @@ def _check_fit(part: Part, needed: Mapping[str, int]) -> None:
     larger = [
         candidate.name for candidate in parts.PARTS.values() if candidate.family is part.family and fits(candidate)
     ]
-    remedy = (
-        f"choose {larger[0]} or fold more (a smaller parallelism)" if larger else "fold more (a smaller parallelism)"
-    )
+    remedies = [f"choose {larger[0]}"] if larger else []
+    remedies += ["multiply in LUTs (--fold LAYER=PExSIMD:luts, requantizers too)"] if name == "dsp" else []
+    remedies += ["fold more (a smaller parallelism)"]
     raise BitfabError(
-        f"{part.name}: the design needs {needed[name]} {name.upper()}, the part has {_has(part, name)}: {remedy}"
+        f"{part.name}: the design needs {needed[name]} {name.upper()}, the part has {_has(part, name)}: "
+        f"{' or '.join(remedies)}"
     )
 
 

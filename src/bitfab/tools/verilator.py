@@ -19,7 +19,9 @@ __all__ = ["build", "lint", "require", "run"]
 Parameters = Mapping[str, int | str]
 
 # One C++ file (--output-split 0): several compile three times slower, since each reads the same large headers.
-_TRANSLATE = ["--cc", "--main", "--exe", "--timing", "--assert", "--output-split", "0", "-Wno-fatal"]
+_TRANSLATE = ["--cc", "--main", "--exe", "--timing", "--assert", "--output-split", "0"]
+# Warnings are no errors, but an illegal parameter is one: an $error at elaboration, to Verilator a warning.
+_TRANSLATE += ["-Wno-fatal", "-Werror-USERERROR"]
 # --no-MMD: no dependency file, which would name the sources to make, and make cannot take a path with a space.
 # --autoflush: progress is seen as it happens, and up to the moment a time limit ends the simulation.
 _TRANSLATE += ["--autoflush", "--no-MMD", "-Mdir", ".", "-o", "sim"]

@@ -13,6 +13,7 @@ from bitfab.errors import BitfabError
 from bitfab.parts import Family, Part, find_part
 from bitfab.tools.cells import COUNT, Cells, Counts
 from bitfab.tools.process import OnLine, ToolError, find_package, output_folder, run_tool
+from bitfab.tools.register_packing import pack_registers
 
 __all__ = [
     "Counts",
@@ -94,8 +95,9 @@ def synthesize(
 
     The netlist is `directory`/<top>.json of an ECP5, <top>_<family>.json of others. Memory files are read relative to
     `directory`, or else (Yosys' own rule) from beside the source. The macro SYNTHESIS is defined. Without `restructure`
-    logic is mapped as it is, which suits truth tables. Latches are refused. ToolError on any error, a memory file that
-    is nowhere among them. Nothing is left but the log when synthesis fails.
+    logic is mapped as it is, which suits truth tables. Registers go into an ECP5's multipliers and block RAMs
+    (`register_packing`). Latches are refused. ToolError on any error, a memory file that is nowhere among them. Nothing
+    is left but the log when synthesis fails.
     """
     require()
     words, family = read_sources(sources, directory), part.family
@@ -107,14 +109,17 @@ def synthesize(
     )
     try:
         lines = run_script(script, folder, log, task, time_limit, on_line)
-        cells = json.loads(partial.read_text(encoding="utf-8"))["modules"][top]["cells"]
+        whole = json.loads(partial.read_text(encoding="utf-8"))
         latches = [match[1] for line in lines if (match := _LATCH.search(line))]
         if latches:
             raise ToolError("yosys", task, f"{len(latches)} latches inferred, the first is {latches[0]}", lines, log)
+        if family is Family.ECP5:
+            pack_registers(whole["modules"][top])
+            partial.write_text(json.dumps(whole), encoding="utf-8")
         partial.replace(netlist)
     finally:
         partial.unlink(missing_ok=True)
-    count = COUNT[family]
+    count, cells = COUNT[family], whole["modules"][top]["cells"]
     return Netlist(netlist, top, count(cells), {name: count(own) for name, own in _by_instance(cells).items()})
 
 

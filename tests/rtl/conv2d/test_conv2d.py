@@ -8,7 +8,10 @@ import numpy as np
 
 from tests.rtl.harness import RTL, Case, check, crossed, pack_words, simulate
 
-SOURCES = [RTL / block / f"bf_{block}.sv" for block in ("conv2d", "window", "dot", "products", "multiply")]
+SOURCES = [
+    RTL / block / f"bf_{block}.sv"
+    for block in ("conv2d", "window", "dot", "memory", "products", "multiply", "skid", "fifo")
+]
 HEIGHT, WIDTH, CHANNELS, FILTERS, SIMD, PE, IMAGES, ACC_BITS = 4, 5, 4, 4, 2, 2, 2, 20
 
 

@@ -12,7 +12,7 @@ from bitfab.tools import verilator, yosys
 from bitfab.tools.process import ToolError
 from tests.rtl.harness import RTL, Case, check, crossed, pack_words, simulate
 
-SOURCES = [RTL / block / f"bf_{block}.sv" for block in ("dot", "products", "multiply")]
+SOURCES = [RTL / block / f"bf_{block}.sv" for block in ("dot", "memory", "products", "multiply", "skid", "fifo")]
 PACKED, ADDERS = 1, 2
 
 
@@ -58,12 +58,16 @@ class Dot:
         data_bits = self.in_bits + 1 - self.in_signed
         digits = data_bits if data_bits <= min(3, self.weight_bits) else self.weight_bits
         stages = max(1, -(-digits // 2) - 1) if self.multiplier == ADDERS and not bipolar else 1
-        return 3 + stages + (leaves - 1).bit_length()
+        words = self.terms * self.results * self.phases_height * self.phases_width
+        block_ram = self.memory == 1 or (self.memory == 0 and words >= 32)
+        before = 2 + block_ram + stages + (leaves - 1).bit_length()
+        return before + (2 if self.terms > before + 4 else 3)
 
 
 DOTS = {
     "one multiplier": Dot(1, 1, 5, 1),
     "one term": Dot(2, 3, 1, 2),
+    "accumulator of one bit": Dot(2, 2, 3, 1, acc_bits=1),
     "everything once": Dot(1, 1, 1, 1, acc_bits=18),
     "wide": Dot(4, 8, 9, 2),
     "signed": Dot(4, 2, 3, 3, in_signed=1, in_bits=5, weight_bits=3),
@@ -129,7 +133,8 @@ def _vectors(
     seed: int = 1,
 ) -> Case:
     """Numbers as words of bits; -1 of a bipolar side is the bit 0."""
-    assert -(1 << (dot.acc_bits - 1)) <= expected.min() and expected.max() < 1 << (dot.acc_bits - 1)
+    half = 1 << (dot.acc_bits - 1)  # of one bit, what is seen is the sum modulo 2
+    assert dot.acc_bits == 1 or (-half <= expected.min() and expected.max() < half)
     data = (inputs + 1) // 2 if dot.in_bipolar else inputs
     kept = (weights + 1) // 2 if dot.weight_bits == 1 else weights
     return Case(
@@ -157,7 +162,7 @@ def styles() -> Iterator[tuple[str, Dot]]:
         return Dot(lanes, pe, int(rng.integers(1, 4)), int(rng.integers(1, 3)), out_height=1, out_width=2, **widths)
 
     narrow = [(1, 2), (1, 8), (2, 2), (2, 7), (3, 3), (3, 7), (4, 4), (5, 5), (5, 6), (6, 3), (7, 5), (8, 4)]
-    for in_bits, weight_bits in narrow:
+    for in_bits, weight_bits in [*narrow, (8, 8), (10, 8)]:
         signed = int(rng.integers(0, 2))
         widths = {"in_bits": in_bits, "in_signed": signed, "weight_bits": weight_bits}
         yield f"packed {widths}", dot(pairs=1, multiplier=PACKED, **widths)
@@ -252,9 +257,9 @@ def test_styles_have_no_lint(name: str, dot: Dot) -> None:
         (Dot(1, 1, 1, 1, multiplier=3), {}, "Multiplier must be 0 to 2"),
         (Dot(1, 3, 1, 1, in_bits=4, weight_bits=4, multiplier=PACKED), {}, "Pe must be even"),
         (
-            Dot(1, 2, 1, 1, in_bits=6, weight_bits=6, multiplier=PACKED),
+            Dot(1, 2, 1, 1, in_bits=9, weight_bits=9, multiplier=PACKED),
             {},
-            "InBits + 2 * WeightBits must be at most 17",
+            "InBits + 2 * WeightBits must be at most 26",
         ),
     ],
 )
@@ -269,10 +274,10 @@ def test_illegal_parameters_are_refused(dot: Dot, files: dict[str, int | str], m
     ("dot", "dsp", "bram", "lut"),
     [
         (Dot(simd=4, pe=8, terms=18, results=2, acc_bits=22), 32, 8, 1000),  # 256 bits of weights, 36 a block RAM
-        (Dot(2, 4, 8, 4, in_bits=4, weight_bits=4, acc_bits=13, multiplier=PACKED), 4, 1, 260),
+        (Dot(2, 4, 8, 4, in_bits=4, weight_bits=4, acc_bits=13, multiplier=PACKED), 4, 1, 310),
         (Dot(2, 4, 8, 4, in_bits=4, weight_bits=4, acc_bits=13, multiplier=ADDERS), 0, 1, 450),
-        (Dot(8, 4, 8, 4, in_bits=1, in_bipolar=1, weight_bits=1, acc_bits=13), 0, 1, 300),
-        (Dot(2, 4, 4, 2, in_bits=4, weight_bits=4, acc_bits=13, memory=1), 8, 1, 250),
+        (Dot(8, 4, 8, 4, in_bits=1, in_bipolar=1, weight_bits=1, acc_bits=13), 0, 1, 320),
+        (Dot(2, 4, 4, 2, in_bits=4, weight_bits=4, acc_bits=13, memory=1), 8, 1, 270),
         (Dot(2, 4, 8, 4, in_bits=4, weight_bits=4, acc_bits=13, memory=2), 8, 0, 400),
     ],
     ids=["a DSP each", "packed", "adders", "both bipolar", "block RAM", "memory in LUTs"],

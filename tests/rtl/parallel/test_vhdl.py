@@ -11,6 +11,7 @@ import pytest
 from bitfab.dtypes import IntArray, IntType
 from bitfab.hw.memories import mem_file
 from bitfab.hw.parallel import vhdl
+from bitfab.hw.parallel.arithmetic import Cells
 from bitfab.hw.parallel.cells import (
     AtLeast,
     Bit,
@@ -134,7 +135,15 @@ def registers() -> list[Cell]:
     ]
 
 
-CELLS = {"arithmetic": (arithmetic, 1), "choices": (choices, 1), "registers": (registers, 2)}
+def products() -> list[Cell]:
+    """Of two signed numbers, of one with itself, with one that is never negative, and with a single bit."""
+    cells = Cells("t")
+    for other in (B, A, cells.total([(C, 1)], 8), cells.at_least(C, 2), cells.total([(cells.at_least(C, 2), 1)], -1)):
+        cells.product(A, other)
+    return cells.cells
+
+
+CELLS = {"arithmetic": (arithmetic, 1), "choices": (choices, 1), "registers": (registers, 2), "products": (products, 1)}
 
 
 @pytest.mark.parametrize("kind", CELLS)

@@ -97,8 +97,18 @@ SETTINGS = {
     "unsigned input": Setting(
         in_bits=8, in_signed=False, input_zero=131, output_zero=17, low=0, high=255, min_shift=16
     ),
+    "zero point above the input": Setting(in_bits=11, in_signed=False, input_zero=2500, min_shift=20),
+    "zero point below the input": Setting(
+        in_bits=11, in_signed=False, input_zero=-2048, output_zero=-128, min_shift=20
+    ),
+    "zero point far above a signed input": Setting(in_bits=8, input_zero=30000, output_zero=99, min_shift=23, lanes=2),
+    "zero point far below a signed input": Setting(in_bits=8, input_zero=-(1 << 31), min_shift=40, multiplier_bits=17),
+    "zero point far below a wide input": Setting(in_bits=32, in_signed=False, input_zero=-(1 << 31), min_shift=40),
+    "zero point in the middle": Setting(in_bits=8, in_signed=False, input_zero=128, min_shift=16),
+    "zero point of one bit": Setting(in_bits=1, in_signed=False, input_zero=1, multiplier_bits=7, min_shift=1),
     "n = 0 with a multiplier": Setting(in_bits=8, multiplier_bits=3, min_shift=0, out_bits=12, low=-1000, high=1001),
     "n from 0": Setting(in_bits=12, multiplier_bits=5, min_shift=0, extra_bits=3, lanes=3, words=2),
+    "n from 0 to 63": Setting(in_bits=16, min_shift=0, extra_bits=6, multiplier_bits=8, words=16, pixels=12),
     "n = 30": Setting(in_bits=32, multiplier_bits=16, min_shift=30, out_bits=16, low=-32768, high=32767),
     "m absent, n = 0": Setting(in_bits=10, multiplier_bits=0, min_shift=0),
     "m absent": Setting(in_bits=16, multiplier_bits=0, min_shift=5),
@@ -112,6 +122,10 @@ SETTINGS = {
     "adders, 31-bit multipliers": Setting(in_bits=12, multiplier_bits=31, min_shift=30, multiplier=2),
     "adders, multipliers of 1 bit": Setting(in_bits=6, multiplier_bits=1, min_shift=0, extra_bits=1, multiplier=2),
     "adders, input of 1 bit": Setting(in_bits=1, in_signed=False, multiplier_bits=7, min_shift=1, multiplier=2),
+    "adders, zero point above the input": Setting(in_bits=8, input_zero=1000, min_shift=18, multiplier=2),
+    "adders, zero point of one bit": Setting(
+        in_bits=1, in_signed=False, input_zero=1, multiplier_bits=7, min_shift=1, multiplier=2
+    ),
     "adders, m absent": Setting(in_bits=16, multiplier_bits=0, min_shift=5, multiplier=2),
     "output of 2 bits": Setting(in_bits=12, multiplier_bits=8, min_shift=16, out_bits=2, low=-2, high=1),
 }

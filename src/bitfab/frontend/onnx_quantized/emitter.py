@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +16,7 @@ from bitfab.ir import Builder
 from bitfab.ir import ops as ir
 from bitfab.ir.graph import Value
 from bitfab.ir.infer import infer
+from bitfab.ir.names import Names, plain
 
 RAW_TYPE = IntType(16, signed=True)
 RAW_SCALE = 2.0**-11
@@ -40,7 +40,7 @@ class Emitter:
     def __init__(self, name: str, raw_scale: float) -> None:
         self.builder = Builder(name)
         self.raw_scale = raw_scale
-        self._names: set[str] = set()
+        self._names = Names()
         self._inputs: dict[str, tuple[str, float, float]] = {}  # by ONNX name: value, scale and offset of its codes
         self._made: dict[object, tuple[object, str]] = {}  # by what it was made from, which is kept alive
 
@@ -150,14 +150,7 @@ class Emitter:
 
     def _take(self, name: str, kind: str) -> str:
         """An identifier of SystemVerilog, unique whatever the case of its letters; the kind keeps it off keywords."""
-        plain = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:80]
-        plain = plain if plain[:1].isalpha() else f"layer_{plain}".rstrip("_")
-        unique, number = f"{plain}_{kind}", 1
-        while unique.lower() in self._names:
-            number += 1
-            unique = f"{plain}_{kind}_{number}"
-        self._names.add(unique.lower())
-        return unique
+        return self._names.take(f"{plain(name, most=80)}_{kind}")
 
     def _border(self, tensor: Tensor, source: Source) -> Tensor:
         """The input's integers; codes that no quantizer of the file gives are chosen here (see load_quantized_onnx)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from bitfab.frontend.onnx_quantized.emitter import RAW_SCALE, Emitter
 from bitfab.frontend.onnx_quantized.meaning import Const, Source, Tensor
 from bitfab.frontend.onnx_quantized.step import Known, Step
 from bitfab.ir import Graph
+from bitfab.ir.names import plain
 from bitfab.ir.verify import verify
 
 OLDEST_OPSET = 9  # of the QONNX models that early Brevitas exported
@@ -85,7 +85,7 @@ def load_quantized_onnx(path: str | os.PathLike[str], raw_scale: float = RAW_SCA
 
 def _graph_name(path: Path) -> str:
     """An identifier like the file's name; the end keeps it off the keywords of hardware languages."""
-    return re.sub(r"[^A-Za-z0-9]+", "_", f"net_{path.stem}" if not path.stem[:1].isalpha() else path.stem) + "_int"
+    return f"{plain(path.stem, 'net')}_int"
 
 
 def _add_inputs(model: ModelProto, values: dict[str, Known]) -> int:
@@ -143,7 +143,9 @@ def _step(node: NodeProto, values: Mapping[str, Known], emitter: Emitter, batch:
     inputs: list[Known | None] = []
     for name in node.input:
         if name and name not in values:
-            raise BitfabError(f"{node_name(node)}: its input {name!r} is not known; no node gives it")
+            raise BitfabError(
+                f"{node_name(node)}: its input {name!r} is not known; no node gives it (a TopK its indices alone)"
+            )
         inputs.append(values[name] if name else None)
     return Step(node, attributes(node), tuple(inputs), emitter, batch)
 
@@ -173,12 +175,16 @@ def _visit(step: Step, version: int, left_out: bool) -> tuple[Known | None, ...]
 
 def _finished(model: ModelProto, emitter: Emitter, values: Mapping[str, Known]) -> Graph:
     """The graph with its inputs and outputs in the file's order, and what the outputs mean."""
-    names, meanings = [], {}
+    names: list[str] = []
+    meanings = {}
     for entry in model.graph.output:
         known = values.get(entry.name)
         if not isinstance(known, Tensor):
             raise BitfabError(f"output {entry.name}: does not depend on an input; leave it out")
         name, codes = emitter.output(known, entry.name)
+        if name in names:
+            twin = model.graph.output[names.index(name)].name
+            raise BitfabError(f"outputs {twin} and {entry.name}: the same integers, {name}; leave one of them out")
         names.append(name)
         meanings[name] = codes
     graph = emitter.builder.build(tuple(names))

@@ -129,22 +129,23 @@ def _argmax(step: Step) -> Known:
     x = step.tensor(0)
     if step.get("axis", 0) not in (1, -len(x.shape)) or step.get("select_last_index", 0):
         step.refuse("an argmax of another axis than the channels, or of the last largest", "use axis 1 and the first")
-    return _largest(step, x)
+    return _largest(step, x, 1)
 
 
 def _top_k(step: Step) -> tuple[Known | None, ...]:
+    """The indices alone; a node that reads the values finds none."""
     x = step.tensor(0)
-    count = step.integers_of(1) or (step.get("k"),)
-    if count != (1,) or step.get("axis", -1) not in (1, -len(x.shape)) or not step.get("largest", 1):
-        step.refuse("the k largest", "only k = 1 over the channels is supported")
-    return None, _largest(step, x)
+    counts = step.integers_of(1) or (step.get("k", 0),)
+    if len(counts) != 1 or step.get("axis", -1) not in (1, -len(x.shape)) or not step.get("largest", 1):
+        step.refuse("picks along another axis than the channels, or the smallest", "use axis 1 and the largest")
+    return None, _largest(step, x, counts[0])
 
 
-def _largest(step: Step, x: Tensor) -> Tensor:
+def _largest(step: Step, x: Tensor, count: int) -> Tensor:
     value = step.emitter.comparable(x, step.name)
     if value is None:
         step.refuse("compares channels whose codes do not compare", "quantize its input per tensor")
-    made = step.emitter.add(step.name, "argmax", ir.Argmax(), value, None)
+    made = step.emitter.add(step.name, "top_k", ir.TopK(count), value, None)
     return Tensor(made, step.emitter.builder.value(made).shape)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -29,7 +29,7 @@ from bitfab.hw.parallel.cells import (
 COMPRESSOR = 6  # bits that a counter takes at once
 FINAL = 2  # bits a column may have when the adder takes over
 # Five values of 7 bits: 55 LUT6 and 5.3 ns on an ECP5 where a tournament takes 43 and 10.2 ns.
-EACH_WITH_EACH = 7  # values up to which argmax compares them all at once
+EACH_WITH_EACH = 7  # values up to which the largest are found by comparing all at once
 
 
 @dataclass
@@ -131,6 +131,16 @@ class Cells:
         inner = [Term(t.source, t.shift - shift, t.negative and not negative) for t in (a, b)]
         return Term(self._sum(tuple(sorted(inner, key=lambda term: term.negative)), 0), shift, negative)
 
+    def product(self, a: Wire, b: Wire) -> Wire:
+        """`a * b`: multiples of the wider one, chosen by the bits of the other, in a tree of sums of two."""
+        slim, wide = sorted((a, b), key=lambda wire: wire.bits)
+        ends = [x * y for x in (a.low, a.high) for y in (b.low, b.high)]
+        zero, top = self.constant(0), slim.bits - 1
+        chosen = [self.mux(self.bit(slim, place), zero, wide) for place in range(slim.bits)]
+        terms = [Term(wire, place, slim.signed and place == top) for place, wire in enumerate(chosen)]
+        last = tuple(sorted(self._fewer(terms, 2), key=lambda term: term.negative))
+        return self._add(Sum(Wire("", min(ends), max(ends)), last))  # as wide as the product, not as its terms
+
     def bundle(self, results: Sequence[Wire], all_bits: bool) -> Bundle:
         """The block's result: its wires get the block's name; those of other blocks, or used twice, are copied."""
         renamed: dict[Wire, Wire] = {}
@@ -217,10 +227,17 @@ def _compressed(cells: Cells, columns: dict[int, list[Wire]]) -> dict[int, list[
     return result
 
 
-def argmax(cells: Cells, values: Sequence[Wire]) -> Wire:
-    """The index of the first largest: up to seven are compared each with each, more play a tournament."""
-    if len(values) <= EACH_WITH_EACH:
-        return _each_with_each(cells, values)
+def top_k(cells: Cells, values: Sequence[Wire], k: int) -> list[Wire]:
+    """The indices of the k largest, the largest first: all are compared with all, or many play a tournament for one."""
+    if k == 1 and len(values) > EACH_WITH_EACH:
+        return [_tournament(cells, values)]
+    count = len(values)
+    smaller = {(i, j): cells.less(values[i], values[j]) for j in range(count) for i in range(j)}
+    losses = [_losses(cells, smaller, j, count) for j in range(1, count)]
+    return [_at_place(cells, losses, place) for place in range(k)]
+
+
+def _tournament(cells: Cells, values: Sequence[Wire]) -> Wire:
     entries: list[tuple[Wire, Wire]] = [(wire, cells.constant(index)) for index, wire in enumerate(values)]
     while len(entries) > 1:
         paired = [_larger(cells, *entries[i : i + 2]) for i in range(0, len(entries) - 1, 2)]
@@ -228,18 +245,33 @@ def argmax(cells: Cells, values: Sequence[Wire]) -> Wire:
     return entries[0][1]
 
 
-def _each_with_each(cells: Cells, values: Sequence[Wire]) -> Wire:
-    """The largest is larger than all before it and not smaller than any behind it."""
-    indices = range(len(values))
-    smaller = {(i, j): cells.less(values[i], values[j]) for j in indices for i in range(j)}
-    wins = {}
-    for j in indices[1:]:
-        games = [smaller[i, j] for i in range(j)] + [smaller[j, k] for k in indices[j + 1 :]]
-        wins[j] = cells.lookup(games, [int(address == (1 << j) - 1) for address in range(1 << len(games))])
-    places = range((len(values) - 1).bit_length())
-    winners = [[wins[j] for j in indices if j >> place & 1] for place in places]
-    bits = [cells.lookup(group, [int(address > 0) for address in range(1 << len(group))]) for group in winners]
+def _losses(
+    cells: Cells, smaller: Mapping[tuple[int, int], Wire], j: int, count: int
+) -> tuple[list[Wire], Sequence[int]]:
+    """How many games value j loses, by the address that some wires form: those to values before it that are no smaller,
+    and to values behind it that are larger. The wires are the games themselves if they are up to six, else their count.
+    """
+    before, behind = [smaller[i, j] for i in range(j)], [smaller[j, k] for k in range(j + 1, count)]
+    if count <= EACH_WITH_EACH:
+        return before + behind, [(address ^ ((1 << j) - 1)).bit_count() for address in range(1 << (count - 1))]
+    total = ones(cells, [cells.lookup([game], [1, 0]) for game in before] + behind)
+    bits = [cells.bit(total, place) for place in range(total.high.bit_length())]
+    return bits, range(1 << len(bits))
+
+
+def _at_place(cells: Cells, losses: Sequence[tuple[list[Wire], Sequence[int]]], place: int) -> Wire:
+    """The index of the value that loses `place` games."""
+    wins = [cells.lookup(wires, [int(lost == place) for lost in table]) for wires, table in losses]
+    places = range(len(losses).bit_length())
+    winners = [[win for j, win in enumerate(wins, start=1) if j >> place & 1] for place in places]
+    bits = [_any(cells, group) for group in winners]
     return cells.join(bits) if bits else cells.constant(0)
+
+
+def _any(cells: Cells, bits: Sequence[Wire]) -> Wire:
+    groups = [bits[i : i + COMPRESSOR] for i in range(0, len(bits), COMPRESSOR)]
+    found = [cells.lookup(group, [int(address > 0) for address in range(1 << len(group))]) for group in groups]
+    return found[0] if len(found) == 1 else _any(cells, found)
 
 
 def largest(cells: Cells, values: Sequence[Wire]) -> Wire:

@@ -10,7 +10,7 @@ import numpy as np
 
 from bitfab.dtypes import Rounding
 from bitfab.errors import BitfabError
-from bitfab.hw.parallel.arithmetic import Cells, argmax, digits, largest, ones
+from bitfab.hw.parallel.arithmetic import Cells, digits, largest, ones, top_k
 from bitfab.hw.parallel.cells import Block, Bundle, Netlist, Wire
 from bitfab.hw.parallel.names import identifiers
 from bitfab.hw.parallel.sharing import shared
@@ -18,7 +18,6 @@ from bitfab.hw.parallel.windows import OUTSIDE, windows
 from bitfab.ir.graph import Graph, Node, Value
 from bitfab.ir.ops import (
     Add,
-    Argmax,
     Bits,
     Compare,
     Concat,
@@ -26,12 +25,14 @@ from bitfab.ir.ops import (
     Dense,
     Lut,
     MaxPool2d,
+    Multiply,
     Popcount,
     Requantize,
     Reshape,
     Slice,
     Table,
     Threshold,
+    TopK,
     Transpose,
 )
 
@@ -142,9 +143,11 @@ def _threshold(cells: Cells, node: Node, values: Sequence[Value], operands: Sequ
     return results
 
 
-def _argmax(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
-    pixels = math.prod(node.output.shape[1:])
-    return [argmax(cells, operands[0][pixel::pixels]) for pixel in range(pixels)]
+def _top_k(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
+    op, pixels = node.op, math.prod(node.output.shape[1:])
+    assert isinstance(op, TopK)
+    found = [top_k(cells, operands[0][pixel::pixels], op.k) for pixel in range(pixels)]
+    return [indices[place] for place in range(op.k) for indices in found]
 
 
 def _dense(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
@@ -247,6 +250,19 @@ def _add(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[l
     return [cells.total([(left, 1), (right, 1)]) for left, right in zip(a, b, strict=True)]
 
 
+def _multiply(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
+    """Number by number, or each channel by its factor."""
+    op = node.op
+    assert isinstance(op, Multiply)
+    zeros = (op.first_zero, op.second_zero)
+    a, b = (
+        [cells.total([(wire, 1)], -zero) for wire in _numbers(cells, value, wires)]
+        for value, wires, zero in zip(values, operands, zeros, strict=True)
+    )
+    pixels = len(a) // len(b)
+    return [cells.product(left, b[i // pixels]) for i, left in enumerate(a)]
+
+
 def _move(cells: Cells, node: Node, values: Sequence[Value], operands: Sequence[list[Wire]]) -> list[Wire]:
     """Concat, transpose and slice: the same wires, in the order in which the operation puts their numbers."""
     wires = [wire for operand in operands for wire in operand]
@@ -271,13 +287,14 @@ _RULES: dict[type, Rule] = {
     Lut: _lut,
     Popcount: _popcount,
     Threshold: _threshold,
-    Argmax: _argmax,
+    TopK: _top_k,
     Dense: _dense,
     Conv2d: _conv2d,
     MaxPool2d: _max_pool2d,
     Requantize: _requantize,
     Table: _table,
     Add: _add,
+    Multiply: _multiply,
     Concat: _move,
     Transpose: _move,
     Slice: _move,

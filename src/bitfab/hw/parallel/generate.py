@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from bitfab.errors import BitfabError
+from bitfab.errors import BitfabError, whole
 from bitfab.hw.design import Instance, Language, Stream, Target, layer_of
 from bitfab.hw.parallel import verilog, vhdl
 from bitfab.hw.parallel.build import build
@@ -26,9 +26,7 @@ def generate_parallel(
     """A parallel design, in memory; see `bitfab.hw.generate`."""
     if reserved(graph.name):
         raise BitfabError(f"{graph.name}: a word of Verilog or VHDL; give the graph another name")
-    if levels is not None and levels < 0:
-        raise BitfabError(f"levels {levels}: 0 for no registers between the ends, or at least 1 level of logic a stage")
-    limit = levels_for(target.clock_mhz) if levels is None else levels
+    limit = levels_for(target.clock_mhz) if levels is None else whole(levels, f"levels {levels!r}", 0)
     netlist = pipeline(build(graph, serial), limit)
     design = ParallelDesign(
         name=graph.name,

@@ -10,7 +10,6 @@ from bitfab.ir.kernels import bits, elementwise, layout, products
 from bitfab.ir.kernels.carrier import Kernel
 from bitfab.ir.ops import (
     Add,
-    Argmax,
     Bits,
     Compare,
     Concat,
@@ -27,6 +26,7 @@ from bitfab.ir.ops import (
     SumPool2d,
     Table,
     Threshold,
+    TopK,
     Transpose,
     Upsample,
 )
@@ -59,5 +59,5 @@ _KERNELS: dict[type, Callable[[Any, Sequence[Value], Value], Kernel]] = {
     Reshape: layout.reshape,
     Transpose: layout.transpose,
     Slice: layout.slice_axis,
-    Argmax: layout.argmax,
+    TopK: layout.top_k,
 }

@@ -32,7 +32,7 @@ def requantize(op: Requantize, inputs: Sequence[Value], output: Value) -> Kernel
     target = carrier(output)
     out_zero = op.output_zero - target.offset
     floors = op.rounding in (Rounding.HALF_UP, Rounding.FLOOR)
-    lines = _lines(op, inputs[0], out_zero if floors else None)
+    lines = _lines(op, inputs[0], out_zero, floors)
     dtype = exact_float(lines.bound)
     if dtype is None:
         return by_definition(op, inputs, output)
@@ -55,7 +55,7 @@ def requantize(op: Requantize, inputs: Sequence[Value], output: Value) -> Kernel
 
 @dataclass(frozen=True)
 class _Lines:
-    """`t * slope + constant` of each channel; `bound` is on its magnitude times 2**n, `reach` on the result's."""
+    """`t * slope + constant` of each channel; `bound` is on all magnitudes times 2**n, `reach` on the result's."""
 
     slopes: tuple[float, ...]
     constants: tuple[float, ...]
@@ -68,16 +68,16 @@ class _Lines:
         return torch.int16 if self.reach < 1 << 15 else torch.int32 if self.reach < 1 << 31 else torch.int64
 
 
-def _lines(op: Requantize, x: Value, out_zero: int | None) -> _Lines:
-    """A requantize before rounding; with an `out_zero`, that and HALF_UP's half are part of the constants."""
+def _lines(op: Requantize, x: Value, out_zero: int, floors: bool) -> _Lines:
+    """A requantize before rounding; where that is a floor, `out_zero` and HALF_UP's half are part of the constants."""
     source = carrier(x)
     in_zero = op.input_zero - source.offset
     bound, reach, slopes, constants = 0, 0, [], []
     for m, n in zip(op.multiplier.tolist(), op.shift.tolist(), strict=True):
         constant = -in_zero * m
-        if out_zero is not None:
+        if floors:
             constant += (out_zero << n) + (((1 << n) >> 1) if op.rounding is Rounding.HALF_UP else 0)
-        largest = (source.largest(x) + abs(in_zero)) * m + ((abs(out_zero or 0) + 1) << n)
+        largest = (source.largest(x) + abs(in_zero)) * m + ((abs(out_zero) + 1) << n)
         bound, reach = max(bound, largest), max(reach, (largest >> n) + 1)
         slopes.append(m / 2**n)
         constants.append(constant / 2**n)
@@ -128,10 +128,12 @@ def threshold(op: Threshold, inputs: Sequence[Value], output: Value) -> Kernel:
     return functools.partial(_by_chunks, chunk, (dtype, dtype, torch.int16), target.dtype)
 
 
-def add(_: Add, inputs: Sequence[Value], output: Value) -> Kernel:
+def add(op: Add, inputs: Sequence[Value], output: Value) -> Kernel:
     (a, b), target = (carrier(value) for value in inputs), carrier(output)
-    dtype = target.dtype if target.dtype.is_floating_point else torch.float32
     offset = a.offset + b.offset - target.offset
+    dtype = exact_float(a.largest(inputs[0]) + b.largest(inputs[1]) + abs(offset))
+    if dtype is None:
+        return by_definition(op, inputs, output)
 
     def kernel(x: Tensor, y: Tensor) -> Tensor:
         total = torch.add(x.to(dtype), y)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bitfab.ir.graph import Value
 from bitfab.ir.kernels.carrier import Kernel, by_definition, carrier, exact_float, padded
-from bitfab.ir.ops import Argmax, Concat, MaxPool2d, Reshape, Slice, SumPool2d, Transpose, Upsample
+from bitfab.ir.ops import Concat, MaxPool2d, Reshape, Slice, SumPool2d, TopK, Transpose, Upsample
 
 
 def concat(op: Concat, inputs: Sequence[Value], output: Value) -> Kernel:
@@ -80,6 +80,9 @@ def _laid_out(t: Tensor) -> Tensor:
     return t.contiguous(memory_format=torch.channels_last if t.ndim == 4 else torch.contiguous_format)
 
 
-def argmax(_: Argmax, inputs: Sequence[Value], output: Value) -> Kernel:
+def top_k(op: TopK, inputs: Sequence[Value], output: Value) -> Kernel:
+    """`torch.topk` promises no order among equal values; argmax and a stable sort do."""
     target = carrier(output)
-    return lambda t: target.store(t.argmax(dim=1, keepdim=True))
+    if op.k == 1:
+        return lambda t: target.store(t.argmax(dim=1, keepdim=True))
+    return lambda t: target.store(_laid_out(t.sort(dim=1, descending=True, stable=True).indices[:, : op.k]))

@@ -36,6 +36,10 @@ module bf_conv2d #(
     parameter int PadValue     = 0,   // bits of what lies outside the image
     parameter int Multiplier   = 0,   // 0: a `*` each, 1: one for two products, 2: adders; see bf_dot
     parameter int Memory       = 0,   // of the weights: 0 by depth, 1 block RAM, 2 LUTs
+    parameter bit Loadable     = 1'b0,  // weights and biases can be written, over a bus of
+    parameter int LoadBits        = 1,
+    parameter int LoadAddressBits = 1,
+    parameter int LoadBase        = 0,  // address of the first word of weights
     parameter     WeightFile   = "",
     parameter     BiasFile     = ""
 ) (
@@ -46,7 +50,10 @@ module bf_conv2d #(
     input  logic [Simd*InBits-1:0] data_i,
     output logic                   valid_o,
     input  logic                   ready_i,
-    output logic [Pe*AccBits-1:0]  data_o
+    output logic [Pe*AccBits-1:0]  data_o,
+    input  logic                       load_i,
+    input  logic [LoadAddressBits-1:0] load_address_i,
+    input  logic [LoadBits-1:0]        load_data_i
 );
   logic                   window_valid;
   logic                   window_ready;
@@ -105,6 +112,10 @@ module bf_conv2d #(
       .OutWidth(OutWidth),
       .Multiplier(Multiplier),
       .Memory(Memory),
+      .Loadable(Loadable),
+      .LoadBits(LoadBits),
+      .LoadAddressBits(LoadAddressBits),
+      .LoadBase(LoadBase),
       .WeightFile(WeightFile),
       .BiasFile(BiasFile)
   ) u_dot (
@@ -115,6 +126,9 @@ module bf_conv2d #(
       .data_i (window_data),
       .valid_o(valid_o),
       .ready_i(ready_i),
-      .data_o (data_o)
+      .data_o (data_o),
+      .load_i         (load_i),
+      .load_address_i (load_address_i),
+      .load_data_i    (load_data_i)
   );
 endmodule

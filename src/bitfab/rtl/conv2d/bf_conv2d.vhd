@@ -40,6 +40,10 @@ entity bf_conv2d is
     PadValue     : integer := 0;   -- bits of what lies outside the image
     Multiplier   : natural range 0 to 2 := 0;  -- 0: a `*` each, 1: one for two products, 2: adders; see bf_dot
     Memory       : natural range 0 to 2 := 0;  -- of the weights: 0 by depth, 1 block RAM, 2 LUTs
+    Loadable        : natural range 0 to 1 := 0;  -- weights and biases can be written, over a bus of
+    LoadBits        : positive := 1;
+    LoadAddressBits : positive := 1;
+    LoadBase        : natural := 0;  -- address of the first word of weights
     WeightFile   : string := "";
     BiasFile     : string := ""
   );
@@ -51,7 +55,10 @@ entity bf_conv2d is
     data_i  : in  std_logic_vector(Simd * InBits - 1 downto 0);
     valid_o : out std_logic;
     ready_i : in  std_logic;
-    data_o  : out std_logic_vector(Pe * AccBits - 1 downto 0)
+    data_o  : out std_logic_vector(Pe * AccBits - 1 downto 0);
+    load_i         : in  std_logic := '0';
+    load_address_i : in  std_logic_vector(LoadAddressBits - 1 downto 0) := (others => '0');
+    load_data_i    : in  std_logic_vector(LoadBits - 1 downto 0) := (others => '0')
   );
 end entity bf_conv2d;
 
@@ -115,6 +122,10 @@ begin
       OutWidth => OutWidth,
       Multiplier => Multiplier,
       Memory => Memory,
+      Loadable => Loadable,
+      LoadBits => LoadBits,
+      LoadAddressBits => LoadAddressBits,
+      LoadBase => LoadBase,
       WeightFile => WeightFile,
       BiasFile => BiasFile
     )
@@ -126,6 +137,9 @@ begin
       data_i => window_data,
       valid_o => valid_o,
       ready_i => ready_i,
-      data_o => data_o
+      data_o => data_o,
+      load_i => load_i,
+      load_address_i => load_address_i,
+      load_data_i => load_data_i
     );
 end architecture rtl;

@@ -7,12 +7,15 @@
 //
 // A bipolar side has one bit: 1 means +1, 0 means -1 (InBipolar; weights of one bit).
 //
-// Latency from the last term to the result: 2 cycles and those of bf_products; 4 + ceil(log2(Simd)) for a `*` each.
-//   One word a cycle. ready_o follows ready_i within the cycle.
+// The pipeline never waits: a result begins only where there is room for it behind the accumulators, so that no signal
+//   has to reach all registers at once. One word a cycle, also for readers that seldom wait.
+// Latency from the last term to the result: 3 cycles (4 with weights in block RAM) and those of bf_products where a result
+//   has so many terms that two places of room do; one cycle more with more room. ready_o comes from registers.
 // Limits: the result fits AccBits; arithmetic is modulo 2^AccBits, so a partial sum need not fit.
 // Memory: WeightFile word ((phase * Results) + r) * Terms + t, signed weight (p, s) at bit (p * Simd + s) * WeightBits;
 //   BiasFile word phase * Results + r, signed bias p at bit p * AccBits;
-//   phase = phase row * PhasesWidth + phase column.
+//   phase = phase row * PhasesWidth + phase column. Where Loadable (see bf_memory), weights lie on the bus from LoadBase on,
+//   biases from LoadBase + 2^AddressBits of the weights on; LoadBase is a multiple of twice that.
 module bf_dot #(
     parameter int InBits       = 8,
     parameter bit InSigned     = 1'b0,
@@ -31,6 +34,10 @@ module bf_dot #(
     parameter int OutWidth     = 1,
     parameter int Multiplier   = 0,     // 0: a `*` each, 1: one for two products, 2: adders; unused with a bipolar side
     parameter int Memory       = 0,     // of the weights: 0 by depth, 1 block RAM, 2 LUTs
+    parameter bit Loadable     = 1'b0,  // weights and biases can be written, over a bus of
+    parameter int LoadBits        = 1,
+    parameter int LoadAddressBits = 1,
+    parameter int LoadBase        = 0,
     parameter     WeightFile   = "",    // required
     parameter     BiasFile     = ""     // required
 ) (
@@ -41,7 +48,10 @@ module bf_dot #(
     input  logic [Simd*InBits-1:0] data_i,
     output logic                   valid_o,
     input  logic                   ready_i,
-    output logic [Pe*AccBits-1:0]  data_o
+    output logic [Pe*AccBits-1:0]  data_o,
+    input  logic                       load_i,
+    input  logic [LoadAddressBits-1:0] load_address_i,
+    input  logic [LoadBits-1:0]        load_data_i
 );
 
   // Bits of a register that counts 0 .. n - 1.
@@ -63,7 +73,9 @@ module bf_dot #(
   localparam int ValueBits = InSigned ? InBits : InBits + 1;
   localparam int DigitBits = ValueBits <= 3 && ValueBits <= WeightBits ? ValueBits : WeightBits;
   localparam int LeafStages = Multiplier == 2 && !Bipolar && DigitBits > 4 ? (DigitBits - 1) / 2 : 1;
-  localparam int Stages = 2 + LeafStages + $clog2(Leaves);  // before the accumulator: memory, operands, leaves, tree
+  localparam bit BlockRam = Memory == 1 || (Memory == 0 && WeightDepth >= 32);  // slow to answer: a register behind it
+  // Before the accumulator: memory, operands, leaves, tree.
+  localparam int Stages = 2 + int'(BlockRam) + LeafStages + $clog2(Leaves);
 
 `ifndef __ICARUS__  // which has no $error at elaboration
   if (WeightFile == "" || BiasFile == "") begin : gen_no_file
@@ -77,12 +89,6 @@ module bf_dot #(
   end
 `endif
 
-  logic enable, transfer;
-
-  assign enable = ready_i || !valid_o;
-  assign ready_o = enable;
-  assign transfer = enable && valid_i;
-
   // ---- Which term, result and set of weights the next input word belongs to ----
   logic [TermBits-1:0] term_d, term_q;
   logic [ResultBits-1:0] result_d, result_q;
@@ -92,6 +98,23 @@ module bf_dot #(
 
   assign end_term = term_q == TermBits'(Terms - 1);
   assign end_pixel = end_term && (result_q == ResultBits'(Results - 1));
+
+  // ---- The pipeline never waits: a result begins only if there is room for it behind the accumulators ----
+  localparam int Round = Stages + 5;  // cycles from a result's first term until its room is free again, at least
+  localparam int Room = 2 + (Round - 1) / Terms;  // results, so that a reader that never waits never waits for this block
+  localparam int RoomBits = $clog2(Room + 1);
+  logic [RoomBits-1:0] room_q;
+  logic transfer, begins, ends;
+
+  assign ready_o = term_q != '0 || room_q != '0;
+  assign transfer = valid_i && ready_o;
+  assign begins = transfer && term_q == '0;
+  assign ends = valid_o && ready_i;
+
+  always_ff @(posedge clk_i) begin
+    if (begins != ends) room_q <= begins ? room_q - 1'b1 : room_q + 1'b1;
+    if (rst_i) room_q <= RoomBits'(Room);
+  end
 
   always_comb begin
     term_d = end_term ? '0 : term_q + 1'b1;
@@ -182,41 +205,92 @@ module bf_dot #(
   logic [BiasAddressBits-1:0] stage_bias_q[Stages-2];  // the bias is read two stages before the accumulator
 
   always_ff @(posedge clk_i) begin
-    if (enable) begin
-      valid_q <= {valid_q[Stages-2:0], valid_i};
-      first_q <= {first_q[Stages-2:0], term_q == '0};
-      last_q <= {last_q[Stages-2:0], end_term};
-      stage_bias_q[0] <= bias_address_q;
-      for (int i = 1; i < Stages - 2; i++) stage_bias_q[i] <= stage_bias_q[i-1];
-    end
+    valid_q <= {valid_q[Stages-2:0], transfer};
+    first_q <= {first_q[Stages-2:0], term_q == '0};
+    last_q <= {last_q[Stages-2:0], end_term};
+    stage_bias_q[0] <= bias_address_q;
+    for (int i = 1; i < Stages - 2; i++) stage_bias_q[i] <= stage_bias_q[i-1];
     if (rst_i) valid_q <= '0;
   end
 
   // ---- Memories, products ----
-`ifdef SYNTHESIS
-  (* rom_style = Memory == 1 || (Memory == 0 && WeightDepth >= 32) ? "block" : Memory == 2 ? "logic" : "auto" *)
-`endif
-  logic [Pe*Simd*WeightBits-1:0] weights[0:WeightDepth-1];
-  logic [Pe*AccBits-1:0] biases[0:BiasDepth-1];
-  logic [Pe*Simd*WeightBits-1:0] weight_read_q;
+  logic [Pe*Simd*WeightBits-1:0] weight_read_q, weight;
   logic [Pe*AccBits-1:0] bias_read_q, bias_q;
-  logic [Simd*InBits-1:0] data_read_q;
+  logic [Simd*InBits-1:0] data_read_q, data;
 
-  initial $readmemh(WeightFile, weights);
-  initial $readmemh(BiasFile, biases);
+  if (Loadable) begin : gen_loadable
+    bf_memory #(
+        .Bits(Pe * Simd * WeightBits),
+        .Depth(WeightDepth),
+        .AddressBits(WeightAddressBits),
+        .Style(BlockRam ? 1 : Memory),
+        .LoadBits(LoadBits),
+        .LoadAddressBits(LoadAddressBits),
+        .LoadBase(LoadBase),
+        .MemoryFile(WeightFile)
+    ) u_weights (
+        .clk_i         (clk_i),
+        .enable_i      (1'b1),
+        .address_i     (weight_address_q),
+        .data_o        (weight_read_q),
+        .load_i        (load_i),
+        .load_address_i(load_address_i),
+        .load_data_i   (load_data_i)
+    );
 
-  always_ff @(posedge clk_i) begin
-    if (enable) begin
+    bf_memory #(
+        .Bits(Pe * AccBits),
+        .Depth(BiasDepth),
+        .AddressBits(BiasAddressBits),
+        .LoadBits(LoadBits),
+        .LoadAddressBits(LoadAddressBits),
+        .LoadBase(LoadBase + 2 ** WeightAddressBits),
+        .MemoryFile(BiasFile)
+    ) u_biases (
+        .clk_i         (clk_i),
+        .enable_i      (1'b1),
+        .address_i     (stage_bias_q[Stages-3]),
+        .data_o        (bias_read_q),
+        .load_i        (load_i),
+        .load_address_i(load_address_i),
+        .load_data_i   (load_data_i)
+    );
+  end else begin : gen_constant
+    logic unused;
+`ifdef SYNTHESIS
+    (* rom_style = BlockRam ? "block" : Memory == 2 ? "logic" : "auto" *)
+`endif
+    logic [Pe*Simd*WeightBits-1:0] weights[0:WeightDepth-1];
+    logic [Pe*AccBits-1:0] biases[0:BiasDepth-1];
+
+    initial $readmemh(WeightFile, weights);
+    initial $readmemh(BiasFile, biases);
+
+    always_ff @(posedge clk_i) begin
       weight_read_q <= weights[weight_address_q];
       bias_read_q <= biases[stage_bias_q[Stages-3]];
     end
+    assign unused = &{1'b0, load_i, load_address_i, load_data_i, 1'(LoadBase)};
   end
 
   always_ff @(posedge clk_i) begin
-    if (enable) begin
-      data_read_q <= data_i;
-      bias_q <= bias_read_q;
+    data_read_q <= data_i;
+    bias_q <= bias_read_q;
+  end
+
+  if (BlockRam) begin : gen_block_ram
+    logic [Pe*Simd*WeightBits-1:0] weight_q;
+    logic [Simd*InBits-1:0] data_q;
+
+    always_ff @(posedge clk_i) begin
+      weight_q <= weight_read_q;
+      data_q <= data_read_q;
     end
+    assign weight = weight_q;
+    assign data = data_q;
+  end else begin : gen_logic
+    assign weight = weight_read_q;
+    assign data = data_read_q;
   end
 
   logic [Pe*AccBits-1:0] sums;
@@ -237,39 +311,65 @@ module bf_dot #(
         .Multiplier(Multiplier)
     ) u_products (
         .clk_i   (clk_i),
-        .enable_i(enable),
-        .data_i  (data_read_q),
-        .weight_i(weight_read_q[q*Rows*Simd*WeightBits+:Rows*Simd*WeightBits]),
+        .enable_i(1'b1),
+        .data_i  (data),
+        .weight_i(weight[q*Rows*Simd*WeightBits+:Rows*Simd*WeightBits]),
         .sum_o   (sums[q*Rows*AccBits+:Rows*AccBits]),
         .carry_o (carries[q*Rows+:Rows])
     );
   end
 
-  // ---- Accumulator, which is the output register: it waits for ready_i with everything behind it ----
-  logic [Pe*AccBits-1:0] acc_d;
+  // ---- Accumulators, and room behind them ----
+  logic [Pe*AccBits-1:0] acc_d, acc_q;
+  logic done_q, room;
 
   for (genvar p = 0; p < Pe; p++) begin : gen_acc
     logic [AccBits-1:0] base;
-    assign base = first_q[Stages-1] ? bias_q[p*AccBits+:AccBits] : data_o[p*AccBits+:AccBits];
+    assign base = first_q[Stages-1] ? bias_q[p*AccBits+:AccBits] : acc_q[p*AccBits+:AccBits];
     assign acc_d[p*AccBits+:AccBits] = base + sums[p*AccBits+:AccBits] + AccBits'(carries[p]);
   end
 
   always_ff @(posedge clk_i) begin
-    if (enable) valid_o <= valid_q[Stages-1] && last_q[Stages-1];
-    if (enable && valid_q[Stages-1]) data_o <= acc_d;
-    if (rst_i) valid_o <= 1'b0;
+    done_q <= valid_q[Stages-1] && last_q[Stages-1];
+    if (valid_q[Stages-1]) acc_q <= acc_d;
+    if (rst_i) done_q <= 1'b0;
   end
 
-`ifndef SYNTHESIS
-  logic [Pe*AccBits-1:0] last_data_q;
-  logic waiting_q;
+  if (Room == 2) begin : gen_skid
+    bf_skid #(
+        .Bits(Pe * AccBits)
+    ) u_room (
+        .clk_i  (clk_i),
+        .rst_i  (rst_i),
+        .valid_i(done_q),
+        .ready_o(room),
+        .data_i (acc_q),
+        .valid_o(valid_o),
+        .ready_i(ready_i),
+        .data_o (data_o)
+    );
+  end else begin : gen_fifo
+    bf_fifo #(
+        .Bits (Pe * AccBits),
+        .Depth(Room)
+    ) u_room (
+        .clk_i  (clk_i),
+        .rst_i  (rst_i),
+        .valid_i(done_q),
+        .ready_o(room),
+        .data_i (acc_q),
+        .valid_o(valid_o),
+        .ready_i(ready_i),
+        .data_o (data_o)
+    );
+  end
 
+`ifdef SYNTHESIS
+  logic unused;
+  assign unused = room;
+`else
   always @(posedge clk_i) begin
-    last_data_q <= data_o;
-    waiting_q <= valid_o && !ready_i && !rst_i;
-    if (!rst_i && waiting_q) begin
-      if (!valid_o || data_o != last_data_q) $error("bf_dot: the output changed while it waited");
-    end
+    if (!rst_i && done_q && !room) $error("bf_dot: a result without room");
   end
 `endif
 endmodule

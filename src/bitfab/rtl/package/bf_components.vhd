@@ -31,25 +31,6 @@ package bf_components is
     );
   end component bf_add;
 
-  component bf_argmax is
-    generic (
-      Bits : integer := 8;
-      Signed : integer := 1;
-      Words : integer := 2;
-      IndexBits : integer := 1
-    );
-    port (
-      clk_i : in  std_logic;
-      rst_i : in  std_logic;
-      valid_i : in  std_logic;
-      ready_o : out std_logic;
-      data_i : in  std_logic_vector(Bits - 1 downto 0);
-      valid_o : out std_logic;
-      ready_i : in  std_logic;
-      data_o : out std_logic_vector(IndexBits - 1 downto 0)
-    );
-  end component bf_argmax;
-
   component bf_bipolar is
     generic (
       Lanes : integer := 1
@@ -119,6 +100,10 @@ package bf_components is
       PadValue : integer := 0;
       Multiplier : integer := 0;
       Memory : integer := 0;
+      Loadable : integer := 0;
+      LoadBits : integer := 1;
+      LoadAddressBits : integer := 1;
+      LoadBase : integer := 0;
       WeightFile : string;
       BiasFile : string
     );
@@ -130,7 +115,10 @@ package bf_components is
       data_i : in  std_logic_vector(Simd*InBits - 1 downto 0);
       valid_o : out std_logic;
       ready_i : in  std_logic;
-      data_o : out std_logic_vector(Pe*AccBits - 1 downto 0)
+      data_o : out std_logic_vector(Pe*AccBits - 1 downto 0);
+      load_i : in  std_logic;
+      load_address_i : in  std_logic_vector(LoadAddressBits - 1 downto 0);
+      load_data_i : in  std_logic_vector(LoadBits - 1 downto 0)
     );
   end component bf_conv2d;
 
@@ -153,6 +141,10 @@ package bf_components is
       OutWidth : integer := 1;
       Multiplier : integer := 0;
       Memory : integer := 0;
+      Loadable : integer := 0;
+      LoadBits : integer := 1;
+      LoadAddressBits : integer := 1;
+      LoadBase : integer := 0;
       WeightFile : string;
       BiasFile : string
     );
@@ -164,7 +156,10 @@ package bf_components is
       data_i : in  std_logic_vector(Simd*InBits - 1 downto 0);
       valid_o : out std_logic;
       ready_i : in  std_logic;
-      data_o : out std_logic_vector(Pe*AccBits - 1 downto 0)
+      data_o : out std_logic_vector(Pe*AccBits - 1 downto 0);
+      load_i : in  std_logic;
+      load_address_i : in  std_logic_vector(LoadAddressBits - 1 downto 0);
+      load_data_i : in  std_logic_vector(LoadBits - 1 downto 0)
     );
   end component bf_dot;
 
@@ -244,6 +239,28 @@ package bf_components is
       last_o : out std_logic
     );
   end component bf_last;
+
+  component bf_memory is
+    generic (
+      Bits : integer := 8;
+      Depth : integer := 1;
+      AddressBits : integer := 1;
+      Style : integer := 0;
+      LoadBits : integer := 8;
+      LoadAddressBits : integer := 1;
+      LoadBase : integer := 0;
+      MemoryFile : string
+    );
+    port (
+      clk_i : in  std_logic;
+      enable_i : in  std_logic;
+      address_i : in  std_logic_vector(AddressBits - 1 downto 0);
+      data_o : out std_logic_vector(Bits - 1 downto 0);
+      load_i : in  std_logic;
+      load_address_i : in  std_logic_vector(LoadAddressBits - 1 downto 0);
+      load_data_i : in  std_logic_vector(LoadBits - 1 downto 0)
+    );
+  end component bf_memory;
 
   component bf_multiply is
     generic (
@@ -346,7 +363,10 @@ package bf_components is
       InputBits : integer := 8;
       OutputWords : integer := 1;
       OutputLanes : integer := 1;
-      OutputBits : integer := 8
+      OutputBits : integer := 8;
+      Loadable : integer := 0;
+      LoadBits : integer := 1;
+      LoadAddressBits : integer := 1
     );
     port (
       clk_i : in  std_logic;
@@ -373,7 +393,10 @@ package bf_components is
       valid_o : out std_logic;
       ready_i : in  std_logic;
       out_valid_i : in  std_logic;
-      out_ready_i : in  std_logic
+      out_ready_i : in  std_logic;
+      load_o : out std_logic;
+      load_address_o : out std_logic_vector(LoadAddressBits - 1 downto 0);
+      load_data_o : out std_logic_vector(LoadBits - 1 downto 0)
     );
   end component bf_registers;
 
@@ -393,6 +416,10 @@ package bf_components is
       ExtraBits : integer := 0;
       Rounding : integer := 0;
       Multiplier : integer := 0;
+      Loadable : integer := 0;
+      LoadBits : integer := 1;
+      LoadAddressBits : integer := 1;
+      LoadBase : integer := 0;
       ScaleFile : string
     );
     port (
@@ -403,9 +430,44 @@ package bf_components is
       data_i : in  std_logic_vector(Lanes*InBits - 1 downto 0);
       valid_o : out std_logic;
       ready_i : in  std_logic;
-      data_o : out std_logic_vector(Lanes*OutBits - 1 downto 0)
+      data_o : out std_logic_vector(Lanes*OutBits - 1 downto 0);
+      load_i : in  std_logic;
+      load_address_i : in  std_logic_vector(LoadAddressBits - 1 downto 0);
+      load_data_i : in  std_logic_vector(LoadBits - 1 downto 0)
     );
   end component bf_requantize;
+
+  component bf_scale is
+    generic (
+      ABits : integer := 8;
+      ASigned : integer := 0;
+      AZero : integer := 0;
+      AFactorBits : integer := 9;
+      BBits : integer := 8;
+      BSigned : integer := 0;
+      BZero : integer := 0;
+      BFactorBits : integer := 9;
+      Lanes : integer := 1;
+      Words : integer := 1;
+      Pixels : integer := 1;
+      OutBits : integer := 16;
+      OutSigned : integer := 0;
+      Multiplier : integer := 0
+    );
+    port (
+      clk_i : in  std_logic;
+      rst_i : in  std_logic;
+      a_valid_i : in  std_logic;
+      a_ready_o : out std_logic;
+      a_data_i : in  std_logic_vector(Lanes*ABits - 1 downto 0);
+      b_valid_i : in  std_logic;
+      b_ready_o : out std_logic;
+      b_data_i : in  std_logic_vector(Lanes*BBits - 1 downto 0);
+      valid_o : out std_logic;
+      ready_i : in  std_logic;
+      data_o : out std_logic_vector(Lanes*OutBits - 1 downto 0)
+    );
+  end component bf_scale;
 
   component bf_skid is
     generic (
@@ -473,6 +535,10 @@ package bf_components is
       Levels : integer := 3;
       Low : integer := 0;
       ThresholdBits : integer := 16;
+      Loadable : integer := 0;
+      LoadBits : integer := 1;
+      LoadAddressBits : integer := 1;
+      LoadBase : integer := 0;
       ThresholdFile : string
     );
     port (
@@ -483,9 +549,32 @@ package bf_components is
       data_i : in  std_logic_vector(Lanes*InBits - 1 downto 0);
       valid_o : out std_logic;
       ready_i : in  std_logic;
-      data_o : out std_logic_vector(Lanes*OutBits - 1 downto 0)
+      data_o : out std_logic_vector(Lanes*OutBits - 1 downto 0);
+      load_i : in  std_logic;
+      load_address_i : in  std_logic_vector(LoadAddressBits - 1 downto 0);
+      load_data_i : in  std_logic_vector(LoadBits - 1 downto 0)
     );
   end component bf_threshold;
+
+  component bf_topk is
+    generic (
+      Bits : integer := 8;
+      Signed : integer := 1;
+      Words : integer := 2;
+      K : integer := 1;
+      IndexBits : integer := 1
+    );
+    port (
+      clk_i : in  std_logic;
+      rst_i : in  std_logic;
+      valid_i : in  std_logic;
+      ready_o : out std_logic;
+      data_i : in  std_logic_vector(Bits - 1 downto 0);
+      valid_o : out std_logic;
+      ready_i : in  std_logic;
+      data_o : out std_logic_vector(IndexBits - 1 downto 0)
+    );
+  end component bf_topk;
 
   component bf_width is
     generic (

@@ -48,8 +48,8 @@ module bf_products #(
     if (Pe % 2 != 0) begin : gen_bad_pe
       $error("bf_products: Pe must be even to pack two products into a multiplication");
     end
-    if (ValueBits > 18 || ProductBits + WeightBits + 1 > 18) begin : gen_bad_width
-      $error("bf_products: InBits + 2 * WeightBits must be at most 17 to pack two products into a multiplication");
+    if (ValueBits > 18 || ProductBits + WeightBits + 1 > 27) begin : gen_bad_width  // what the widest DSPs take
+      $error("bf_products: InBits + 2 * WeightBits must be at most 26 to pack two products into a multiplication");
     end
   end
 `endif
@@ -87,94 +87,108 @@ module bf_products #(
         assign carry_q[p*Simd+s] = carries[p];
       end
     end
-  end else begin : gen_one_stage
+  end else if (!InBipolar && !BipolarWeight && Multiplier == Packed) begin : gen_packed
+    // Two weights in one factor, w1 * 2^ProductBits + w0: below w1, w0 with its sign, which borrows from w1. Of the
+    // product, the lower half is x * w0, and the upper one x * w1 less the lower one's sign. One register for the whole
+    // product, and none beside it for that sign: so Yosys finds the registers inside a DSP48.
+    localparam int FactorBits = ProductBits + WeightBits + 1;
     logic [Simd*InBits-1:0] data_q;
+
+    always_ff @(posedge clk_i) begin
+      if (enable_i) data_q <= data_i;
+    end
+
+    for (genvar i = 0; i < Pe / 2 * Simd; i++) begin : gen_pair
+      localparam int Even = i / Simd * 2 * Simd + i % Simd;
+      localparam int Odd = Even + Simd;
+      logic signed [WeightBits-1:0] lower, upper;
+      logic signed [FactorBits-1:0] factor_q;
+      logic signed [ValueBits-1:0] x;
+      logic signed [2*ProductBits-1:0] both_q;
+      assign lower = weight_i[Even*WeightBits+:WeightBits];
+      assign upper = weight_i[Odd*WeightBits+:WeightBits];
+      assign x = ValueBits'(data_q[i%Simd*InBits+:InBits]);
+      always_ff @(posedge clk_i) begin
+        if (enable_i) begin
+          factor_q <= {(WeightBits + 1)'(upper) - (WeightBits + 1)'(lower < 0), ProductBits'(lower)};
+          both_q <= (2 * ProductBits)'(x) * (2 * ProductBits)'(factor_q);
+        end
+      end
+      assign {leaf_q[Odd*LeafBits+:LeafBits], leaf_q[Even*LeafBits+:LeafBits]} = both_q;
+      assign carry_q[Even] = 1'b0;
+      assign carry_q[Odd] = both_q[ProductBits-1];
+    end
+  end else if (Xnor) begin : gen_matches
+    // The operand registers hold which lanes match. A leaf counts the matches of seven lanes and has an eighth one for its
+    // carry. As a number of three bits, the highest one inverted, a count of c is c - 4: half the sum of eight lanes of -1
+    // and +1, and no constant is left over. Lanes beyond Simd match in turn, which sums to 0; an odd Simd takes the first
+    // leaf's carry.
+    for (genvar p = 0; p < Pe; p++) begin : gen_pe
+      logic [Simd-1:0] match_q;
+      logic [8*Leaves-1:0] match;
+
+      for (genvar k = 0; k < 8 * Leaves; k++) begin : gen_match
+        if (k < Simd) begin : gen_lane
+          assign match[k] = match_q[k];
+        end else begin : gen_beyond
+          assign match[k] = k % 2 == 1 && k < 8 * Leaves - Simd % 2;
+        end
+      end
+
+      always_ff @(posedge clk_i) begin
+        if (enable_i) match_q <= ~(data_i ^ weight_i[p*Simd+:Simd]);
+      end
+
+      for (genvar i = 0; i < Leaves; i++) begin : gen_leaf
+        logic [1:0] lower, upper, ones, twos;
+        assign lower = full_add(match[7*i+:3]);
+        assign upper = full_add(match[7*i+3+:3]);
+        assign ones = full_add({lower[0], upper[0], match[7*i+6]});
+        assign twos = full_add({lower[1], upper[1], ones[1]});
+        always_ff @(posedge clk_i) begin
+          if (enable_i) begin
+            leaf_q[(p*Leaves+i)*3+:3] <= {!twos[1], twos[0], ones[0]};
+            carry_q[p*Leaves+i] <= match[8*Leaves-1-i];
+          end
+        end
+      end
+    end
+  end else begin : gen_plain
+    logic [Simd*InBits-1:0] data_q;
+    logic [Pe*Simd*WeightBits-1:0] weight_q;
     logic [Pe*Leaves*LeafBits-1:0] leaf_d;
     logic [Pe*Leaves-1:0] carry_d;
 
     always_ff @(posedge clk_i) begin
       if (enable_i) begin
-        data_q  <= data_i;
-        leaf_q  <= leaf_d;
+        data_q <= data_i;
+        weight_q <= weight_i;
+        leaf_q <= leaf_d;
         carry_q <= carry_d;
       end
     end
 
-    if (!InBipolar && !BipolarWeight && Multiplier == Packed) begin : gen_packed
-      // Two weights in one factor, w1 * 2^ProductBits + w0: below w1, w0 with its sign, which borrows from w1. Of the
-      // product, the lower half is x * w0, and the upper one x * w1 less the lower one's sign.
-      localparam int FactorBits = ProductBits + WeightBits + 1;
-      for (genvar i = 0; i < Pe / 2 * Simd; i++) begin : gen_pair
-        localparam int Even = i / Simd * 2 * Simd + i % Simd;
-        localparam int Odd = Even + Simd;
-        logic signed [WeightBits-1:0] lower, upper;
-        logic signed [FactorBits-1:0] factor_q;
-        logic signed [ValueBits-1:0] x;
-        assign lower = weight_i[Even*WeightBits+:WeightBits];
-        assign upper = weight_i[Odd*WeightBits+:WeightBits];
-        always_ff @(posedge clk_i) begin
-          if (enable_i) begin
-            factor_q <= {(WeightBits + 1)'(upper) - (WeightBits + 1)'(lower < 0), ProductBits'(lower)};
+    for (genvar p = 0; p < Pe; p++) begin : gen_pe
+      for (genvar s = 0; s < Simd; s++) begin : gen_lane
+        localparam int Place = p * Simd + s;
+        logic signed [WeightBits-1:0] w;
+        logic signed [LeafBits-1:0] product;
+        assign w = weight_q[Place*WeightBits+:WeightBits];
+        if (InBipolar) begin : gen_bipolar_data
+          assign product = data_q[s] ? w : ~w;
+          assign carry_d[Place] = !data_q[s];
+        end else begin : gen_number
+          logic signed [ValueBits-1:0] x;
+          assign x = ValueBits'(data_q[s*InBits+:InBits]);
+          if (BipolarWeight) begin : gen_bipolar_weight
+            assign product = w[0] ? x : ~x;
+            assign carry_d[Place] = !w[0];
+          end else begin : gen_product
+            assign product = LeafBits'(x) * LeafBits'(w);
+            assign carry_d[Place] = 1'b0;
           end
         end
-        assign x = ValueBits'(data_q[i%Simd*InBits+:InBits]);
-        assign {leaf_d[Odd*LeafBits+:LeafBits], leaf_d[Even*LeafBits+:LeafBits]} =
-            (2 * ProductBits)'(x) * (2 * ProductBits)'(factor_q);
-        assign carry_d[Even] = 1'b0;
-        assign carry_d[Odd] = leaf_d[Even*LeafBits+LeafBits-1];
-      end
-    end else begin : gen_plain
-      logic [Pe*Simd*WeightBits-1:0] weight_q;
-
-      always_ff @(posedge clk_i) begin
-        if (enable_i) weight_q <= weight_i;
-      end
-
-      for (genvar p = 0; p < Pe; p++) begin : gen_pe
-        if (Xnor) begin : gen_xnor
-          // A leaf counts the matches of seven lanes and has an eighth one for its carry. As a number of three bits,
-          // the highest one inverted, a count of c is c - 4: half the sum of eight lanes of -1 and +1, and no constant
-          // is left over. Lanes beyond Simd match in turn, which sums to 0; an odd Simd takes the first leaf's carry.
-          logic [8*Leaves-1:0] match;
-          for (genvar k = 0; k < 8 * Leaves; k++) begin : gen_match
-            if (k < Simd) begin : gen_lane
-              assign match[k] = data_q[k] == weight_q[p*Simd+k];
-            end else begin : gen_beyond
-              assign match[k] = k % 2 == 1 && k < 8 * Leaves - Simd % 2;
-            end
-          end
-          for (genvar i = 0; i < Leaves; i++) begin : gen_leaf
-            logic [1:0] lower, upper, ones, twos;
-            assign lower = full_add(match[7*i+:3]);
-            assign upper = full_add(match[7*i+3+:3]);
-            assign ones = full_add({lower[0], upper[0], match[7*i+6]});
-            assign twos = full_add({lower[1], upper[1], ones[1]});
-            assign leaf_d[(p*Leaves+i)*3+:3] = {!twos[1], twos[0], ones[0]};
-            assign carry_d[p*Leaves+i] = match[8*Leaves-1-i];
-          end
-        end else begin : gen_multiply
-          for (genvar s = 0; s < Simd; s++) begin : gen_lane
-            localparam int Place = p * Simd + s;
-            logic signed [WeightBits-1:0] w;
-            logic signed [LeafBits-1:0] product;
-            assign w = weight_q[Place*WeightBits+:WeightBits];
-            if (InBipolar) begin : gen_bipolar_data
-              assign product = data_q[s] ? w : ~w;
-              assign carry_d[Place] = !data_q[s];
-            end else begin : gen_number
-              logic signed [ValueBits-1:0] x;
-              assign x = ValueBits'(data_q[s*InBits+:InBits]);
-              if (BipolarWeight) begin : gen_bipolar_weight
-                assign product = w[0] ? x : ~x;
-                assign carry_d[Place] = !w[0];
-              end else begin : gen_product
-                assign product = LeafBits'(x) * LeafBits'(w);
-                assign carry_d[Place] = 1'b0;
-              end
-            end
-            assign leaf_d[Place*LeafBits+:LeafBits] = product;
-          end
-        end
+        assign leaf_d[Place*LeafBits+:LeafBits] = product;
       end
     end
   end
@@ -226,7 +240,8 @@ module bf_products #(
   for (genvar p = 0; p < Pe; p++) begin : gen_sum
     localparam int SumBits = LeafBits + Levels;
     logic signed [SumBits-1:0] sum;
-    logic carry;
+    logic carry, unused;
+    assign unused = &{1'b0, sum};  // bits above OutBits
     assign sum = gen_level[Levels].sums[p*SumBits+:SumBits];
     assign carry = gen_level[Levels].carries[p];
     if (Xnor) begin : gen_double  // 2 * (sum + carry), or 2 * sum + 1 without a carry

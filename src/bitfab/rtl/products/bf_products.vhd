@@ -88,8 +88,8 @@ begin
   assert InBipolar = 0 or InBits = 1 report "bf_products: InBits must be 1 where InBipolar is 1" severity failure;
   assert Multiplier /= Packed or not Numbers or Pe mod 2 = 0
     report "bf_products: Pe must be even to pack two products into a multiplication" severity failure;
-  assert Multiplier /= Packed or not Numbers or (ValueBits <= 18 and ProductBits + WeightBits + 1 <= 18)
-    report "bf_products: InBits + 2 * WeightBits must be at most 17 to pack two products into a multiplication"
+  assert Multiplier /= Packed or not Numbers or (ValueBits <= 18 and ProductBits + WeightBits + 1 <= 27)
+    report "bf_products: InBits + 2 * WeightBits must be at most 26 to pack two products into a multiplication"
     severity failure;
 
   g_adders : if Numbers and Multiplier = Adders generate
@@ -124,7 +124,8 @@ begin
   end generate g_adders;
 
   -- Two weights in one factor, w1 * 2^ProductBits + w0: below w1, w0 with its sign, which borrows from w1. Of the
-  -- product, the lower half is x * w0, and the upper one x * w1 less the lower one's sign.
+  -- product, the lower half is x * w0, and the upper one x * w1 less the lower one's sign. One register for the whole
+  -- product, and none beside it for that sign: so Yosys finds the registers inside a DSP48.
   g_packed : if Numbers and Multiplier = Packed generate
     g_pair : for i in 0 to Pe / 2 * Simd - 1 generate
       constant Even : natural := i / Simd * 2 * Simd + i mod Simd;
@@ -133,24 +134,25 @@ begin
       signal lower, upper : signed(WeightBits - 1 downto 0);
       signal factor_q : signed(ProductBits + WeightBits downto 0);
       signal data_q : std_logic_vector(InBits - 1 downto 0);
+      signal both_q : signed(2 * ProductBits - 1 downto 0);
     begin
       lower <= signed(weight_i((Even + 1) * WeightBits - 1 downto Even * WeightBits));
       upper <= signed(weight_i((Odd + 1) * WeightBits - 1 downto Odd * WeightBits));
 
       process (clk_i)
-        variable both : signed(2 * ProductBits - 1 downto 0);
       begin
         if rising_edge(clk_i) and enable_i = '1' then
           data_q   <= data_i(Place + InBits - 1 downto Place);
           factor_q <= (resize(upper, WeightBits + 1) - signed'('0' & lower(WeightBits - 1)))
             & resize(lower, ProductBits);
-          both := product(lane(data_q, InSigned), factor_q, 2 * ProductBits);
-          leaf_q(Even)  <= both(ProductBits - 1 downto 0);
-          leaf_q(Odd)   <= both(2 * ProductBits - 1 downto ProductBits);
-          carry_q(Even) <= '0';
-          carry_q(Odd)  <= both(ProductBits - 1);
+          both_q   <= product(lane(data_q, InSigned), factor_q, 2 * ProductBits);
         end if;
       end process;
+
+      leaf_q(Even)  <= both_q(ProductBits - 1 downto 0);
+      leaf_q(Odd)   <= both_q(2 * ProductBits - 1 downto ProductBits);
+      carry_q(Even) <= '0';
+      carry_q(Odd)  <= both_q(ProductBits - 1);
     end generate g_pair;
   end generate g_packed;
 
@@ -167,15 +169,24 @@ begin
     end process;
 
     g_pe : for p in 0 to Pe - 1 generate
-      -- A leaf counts the matches of seven lanes and has an eighth one for its carry. As a number of three bits, the
-      -- highest one inverted, a count of c is c - 4: half the sum of eight lanes of -1 and +1, and no constant is left
-      -- over. Lanes beyond Simd match in turn, which sums to 0; with an odd Simd the first leaf has no carry.
+      -- The operand registers hold which lanes match. A leaf counts the matches of seven lanes and has an eighth one for
+      -- its carry. As a number of three bits, the highest one inverted, a count of c is c - 4: half the sum of eight lanes
+      -- of -1 and +1, and no constant is left over. Lanes beyond Simd match in turn, which sums to 0; with an odd Simd the
+      -- first leaf has no carry.
       g_xnor : if Xnors generate
+        signal match_q : std_logic_vector(Simd - 1 downto 0);
         signal match : std_logic_vector(8 * Leaves - 1 downto 0);
       begin
+        process (clk_i)
+        begin
+          if rising_edge(clk_i) and enable_i = '1' then
+            match_q <= data_i xnor weight_i((p + 1) * Simd - 1 downto p * Simd);
+          end if;
+        end process;
+
         g_match : for k in 0 to 8 * Leaves - 1 generate
           g_lane : if k < Simd generate
-            match(k) <= data_q(k) xnor weight_q(p * Simd + k);
+            match(k) <= match_q(k);
           end generate g_lane;
 
           g_beyond : if k >= Simd generate

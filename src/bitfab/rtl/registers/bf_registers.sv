@@ -7,12 +7,15 @@
 //   0x18  ro  input: bits of a lane << 16 | lanes      0x1c  ro  output: the same
 //   0x20  ro  latency of the frame timed last: cycles from its first word in to its last word out, both counted
 //   0x24  ro  frames under way: begun, and not finished
+//   0x28  wo  load data, where Loadable: moves the word to be loaded up by 32 bits and puts these below
+//   0x2c  wo  load address, where Loadable: stores that word there; only while disabled and no frame is under way
 //   0x40  ro  frames begun, low; 0x44 high             0x48  ro  frames finished; 0x4c
 //   0x50  ro  cycles with a frame under way; 0x54      0x58  ro  cycles in which the input waited while enabled; 0x5c
 //   0x60  ro  cycles in which the output waited; 0x64
 // Counters have 64 bits: reading a low word keeps its high word, which the next read of a high word gives. One frame at a time
 // is timed; those that begin meanwhile are not. Without enable the input is closed, but for the rest of a frame that has begun.
-// Writes to read-only registers, and unaligned or unknown addresses, answer SLVERR and change nothing.
+// Writes to read-only registers, and unaligned or unknown addresses, answer SLVERR and change nothing; so do load addresses
+// beyond the bus or in a design at work, and reads of what is write only. Byte strobes: that of the lowest byte is looked at.
 //
 // The stream passes through without latency (ready_o is combinational in ready_i); a read or a write takes 2 cycles, and
 // address and data of a write come in any order. Every AXI-Lite output is a register's.
@@ -24,7 +27,10 @@ module bf_registers #(
     parameter int InputBits   = 8,  // bits of a lane
     parameter int OutputWords = 1,
     parameter int OutputLanes = 1,
-    parameter int OutputBits  = 8
+    parameter int OutputBits  = 8,
+    parameter bit Loadable    = 1'b0,  // the design's memories can be written (bf_memory), over a bus of
+    parameter int LoadBits        = 1,
+    parameter int LoadAddressBits = 1
 ) (
     input  logic        clk_i,
     input  logic        rst_i,
@@ -50,12 +56,16 @@ module bf_registers #(
     output logic        valid_o,      // the design
     input  logic        ready_i,
     input  logic        out_valid_i,  // the output stream, watched
-    input  logic        out_ready_i
+    input  logic        out_ready_i,
+    output logic                       load_o,
+    output logic [LoadAddressBits-1:0] load_address_o,
+    output logic [LoadBits-1:0]        load_data_o
 );
 
   localparam logic [31:0] Magic = 32'h62697466;
   localparam logic [1:0] Okay = 2'b00, SlaveError = 2'b10;
-  localparam logic [7:0] ControlAddress = 8'h0c;
+  localparam logic [7:0] ControlAddress = 8'h0c, LoadDataAddress = 8'h28, LoadAddress = 8'h2c;
+  localparam int WriteBits = Loadable ? 32 : 2;  // control holds two
   localparam int Counters = 5;
   localparam int InCountBits = InputWords > 1 ? $clog2(InputWords) : 1;
   localparam int OutCountBits = OutputWords > 1 ? $clog2(OutputWords) : 1;
@@ -67,25 +77,25 @@ module bf_registers #(
 `endif
 
   // ---- Writes: address and data wait for each other ----
-  logic aw_held_q, w_held_q, write, write_known, enable_q, clear_q;
+  logic aw_held_q, w_held_q, write, write_known, load_known, enable_q, clear_q;
   logic [7:0] aw_addr_q;
-  logic [1:0] w_data_q;
+  logic [WriteBits-1:0] w_data_q;
   logic w_strobe_q;
 
   assign aw_ready_o  = !aw_held_q;
   assign w_ready_o   = !w_held_q;
   assign write       = aw_held_q && w_held_q && (b_ready_i || !b_valid_o);
-  assign write_known = aw_addr_q == ControlAddress;
+  assign write_known = aw_addr_q == ControlAddress || load_known;
 
   always_ff @(posedge clk_i) begin
     if (aw_ready_o) aw_addr_q <= aw_addr_i;
     if (w_ready_o) begin
-      w_data_q   <= w_data_i[1:0];
+      w_data_q   <= w_data_i[WriteBits-1:0];
       w_strobe_q <= w_strb_i[0];
     end
     if (write) b_resp_o <= write_known ? Okay : SlaveError;
-    if (write && write_known && w_strobe_q) enable_q <= w_data_q[0];
-    clear_q   <= write && write_known && w_strobe_q && w_data_q[1];
+    if (write && aw_addr_q == ControlAddress && w_strobe_q) enable_q <= w_data_q[0];
+    clear_q   <= write && aw_addr_q == ControlAddress && w_strobe_q && w_data_q[1];
     aw_held_q <= !write && (aw_held_q || aw_valid_i);
     w_held_q  <= !write && (w_held_q || w_valid_i);
     b_valid_o <= write || (b_valid_o && !b_ready_i);
@@ -145,6 +155,33 @@ module bf_registers #(
       timed_q     <= 1'b0;
       latency_q   <= '0;
     end
+  end
+
+  // ---- Loading, while nothing else happens ----
+  if (Loadable) begin : gen_load
+    logic [LoadBits-1:0] word_q;
+    logic load_q, idle, fits;
+
+    assign idle       = !open && under_way_q == 0;
+    assign fits       = w_data_q >> LoadAddressBits == 0;
+    assign load_known = aw_addr_q == LoadDataAddress || (aw_addr_q == LoadAddress && idle && fits);
+
+    always_ff @(posedge clk_i) begin
+      if (write && aw_addr_q == LoadDataAddress && w_strobe_q) word_q <= LoadBits'({word_q, w_data_q});
+      load_q <= write && aw_addr_q == LoadAddress && idle && fits && w_strobe_q;
+      if (rst_i) load_q <= 1'b0;
+    end
+
+    assign load_o         = load_q;
+    assign load_address_o = w_data_q[LoadAddressBits-1:0];  // which the next write's data replaces a cycle later
+    assign load_data_o    = word_q;
+  end else begin : gen_no_load
+    logic unused;
+    assign load_known     = 1'b0;
+    assign load_o         = 1'b0;
+    assign load_address_o = '0;
+    assign load_data_o    = '0;
+    assign unused         = &{1'b0, w_data_i[31:2]};
   end
 
   // ---- Counters ----
@@ -212,7 +249,6 @@ module bf_registers #(
     end
   end
 
-  // Control holds two bits: what else is written has no place.
   logic unused;
-  assign unused = &{1'b0, w_data_i[31:2], w_strb_i[3:1]};
+  assign unused = &{1'b0, w_strb_i[3:1]};
 endmodule

@@ -7,12 +7,15 @@
 --   0x18  ro  input: bits of a lane << 16 | lanes      0x1c  ro  output: the same
 --   0x20  ro  latency of the frame timed last: cycles from its first word in to its last word out, both counted
 --   0x24  ro  frames under way: begun, and not finished
+--   0x28  wo  load data, where Loadable: moves the word to be loaded up by 32 bits and puts these below
+--   0x2c  wo  load address, where Loadable: stores that word there; only while disabled and no frame is under way
 --   0x40  ro  frames begun, low; 0x44 high             0x48  ro  frames finished; 0x4c
 --   0x50  ro  cycles with a frame under way; 0x54      0x58  ro  cycles in which the input waited while enabled; 0x5c
 --   0x60  ro  cycles in which the output waited; 0x64
 -- Counters have 64 bits: reading a low word keeps its high word, which the next read of a high word gives. One frame at a time
 -- is timed; those that begin meanwhile are not. Without enable the input is closed, but for the rest of a frame that has begun.
--- Writes to read-only registers, and unaligned or unknown addresses, answer SLVERR and change nothing.
+-- Writes to read-only registers, and unaligned or unknown addresses, answer SLVERR and change nothing; so do load addresses
+-- beyond the bus or in a design at work, and reads of what is write only. Byte strobes: that of the lowest byte is looked at.
 --
 -- The stream passes through without latency (ready_o is combinational in ready_i); a read or a write takes 2 cycles, and
 -- address and data of a write come in any order. Every AXI-Lite output is a register's.
@@ -30,7 +33,10 @@ entity bf_registers is
     InputBits   : positive := 8;  -- bits of a lane
     OutputWords : positive := 1;
     OutputLanes : positive := 1;
-    OutputBits  : positive := 8
+    OutputBits  : positive := 8;
+    Loadable    : natural range 0 to 1 := 0;  -- the design's memories can be written (bf_memory), over a bus of
+    LoadBits        : positive := 1;
+    LoadAddressBits : positive := 1
   );
   port (
     clk_i       : in  std_logic;
@@ -57,7 +63,10 @@ entity bf_registers is
     valid_o     : out std_logic;  -- the design
     ready_i     : in  std_logic;
     out_valid_i : in  std_logic;  -- the output stream, watched
-    out_ready_i : in  std_logic
+    out_ready_i : in  std_logic;
+    load_o         : out std_logic;
+    load_address_o : out std_logic_vector(LoadAddressBits - 1 downto 0);
+    load_data_o    : out std_logic_vector(LoadBits - 1 downto 0)
   );
 end entity bf_registers;
 
@@ -69,11 +78,14 @@ architecture rtl of bf_registers is
   constant Okay : std_logic_vector(1 downto 0) := "00";
   constant SlaveError : std_logic_vector(1 downto 0) := "10";
   constant ControlAddress : std_logic_vector(7 downto 0) := x"0c";
+  constant LoadDataAddress : std_logic_vector(7 downto 0) := x"28";
+  constant LoadAddress : std_logic_vector(7 downto 0) := x"2c";
+  constant WriteBits : positive := choose(Loadable = 1, 32, 2);  -- control holds two
 
   -- Writes: address and data wait for each other.
-  signal aw_held_q, w_held_q, write, w_strobe_q, enable_q, clear_q : std_logic;
+  signal aw_held_q, w_held_q, write, load_known, w_strobe_q, enable_q, clear_q : std_logic;
   signal aw_addr_q : std_logic_vector(7 downto 0);
-  signal w_data_q : std_logic_vector(1 downto 0);
+  signal w_data_q : std_logic_vector(WriteBits - 1 downto 0);
   -- The gate.
   signal is_open, push, pop : std_logic;
   signal in_word_q : natural range 0 to maximum(InputWords - 1, 1);
@@ -101,12 +113,12 @@ begin
         aw_addr_q <= aw_addr_i;
       end if;
       if w_held_q = '0' then
-        w_data_q   <= w_data_i(1 downto 0);
+        w_data_q   <= w_data_i(WriteBits - 1 downto 0);
         w_strobe_q <= w_strb_i(0);
       end if;
       clear_q <= '0';
       if write = '1' then
-        b_resp_o <= Okay when aw_addr_q = ControlAddress else SlaveError;
+        b_resp_o <= Okay when aw_addr_q = ControlAddress or load_known = '1' else SlaveError;
         if aw_addr_q = ControlAddress and w_strobe_q = '1' then
           enable_q <= w_data_q(0);
           clear_q  <= w_data_q(1);
@@ -170,6 +182,41 @@ begin
     end if;
   end process;
 
+  -- Loading, while nothing else happens.
+  g_load : if Loadable = 1 generate
+    signal word_q : std_logic_vector(LoadBits - 1 downto 0);
+    signal ready : std_logic;
+  begin
+    ready      <= not is_open and to_logic(under_way_q = 0 and shift_right(unsigned(w_data_q), LoadAddressBits) = 0);
+    load_known <= to_logic(aw_addr_q = LoadDataAddress) or (to_logic(aw_addr_q = LoadAddress) and ready);
+
+    process (clk_i)
+    begin
+      if rising_edge(clk_i) then
+        load_o <= '0';
+        if write = '1' and w_strobe_q = '1' and aw_addr_q = LoadDataAddress then
+          word_q <= std_logic_vector(resize(unsigned(word_q) & unsigned(w_data_q), LoadBits));
+        end if;
+        if write = '1' and w_strobe_q = '1' and aw_addr_q = LoadAddress then
+          load_o <= ready;
+        end if;
+        if rst_i = '1' then
+          load_o <= '0';
+        end if;
+      end if;
+    end process;
+
+    load_address_o <= w_data_q(LoadAddressBits - 1 downto 0);  -- which the next write's data replaces a cycle later
+    load_data_o    <= word_q;
+  end generate g_load;
+
+  g_no_load : if Loadable = 0 generate
+    load_known     <= '0';
+    load_o         <= '0';
+    load_address_o <= (others => '0');
+    load_data_o    <= (others => '0');
+  end generate g_no_load;
+
   counted(0) <= begins;
   counted(1) <= ends;
   counted(2) <= begins or to_logic(under_way_q /= 0);
@@ -209,26 +256,37 @@ begin
         value := counter_q(counter);
       end if;
       if read = '1' then
-        case ar_addr_q is
-          when x"00"  => r_data_o <= Magic;
-          when x"04"  => r_data_o <= std_logic_vector(to_signed(Version, 32));
-          when x"08"  => r_data_o <= std_logic_vector(to_signed(Identity, 32));
-          when x"0c"  => r_data_o <= (0 => enable_q, others => '0');
-          when x"10"  => r_data_o <= to_bits(InputWords, 32);
-          when x"14"  => r_data_o <= to_bits(OutputWords, 32);
-          when x"18"  => r_data_o <= to_bits(InputBits, 16) & to_bits(InputLanes, 16);
-          when x"1c"  => r_data_o <= to_bits(OutputBits, 16) & to_bits(OutputLanes, 16);
-          when x"20"  => r_data_o <= std_logic_vector(latency_q);
-          when x"24"  => r_data_o <= x"0000" & std_logic_vector(under_way_q);
-          when others =>
-            known    := counter_known;
-            r_data_o <= std_logic_vector(value(31 downto 0));
-            if counter_known = '1' and ar_addr_q(2) = '1' then
-              r_data_o <= std_logic_vector(high_q);
-            elsif counter_known = '1' then
-              high_q <= value(63 downto 32);
-            end if;
-        end case;
+        -- No case: GHDL 2.0 loses its `others` on the way to Verilog.
+        if ar_addr_q = x"00" then
+          r_data_o <= Magic;
+        elsif ar_addr_q = x"04" then
+          r_data_o <= std_logic_vector(to_signed(Version, 32));
+        elsif ar_addr_q = x"08" then
+          r_data_o <= std_logic_vector(to_signed(Identity, 32));
+        elsif ar_addr_q = x"0c" then
+          r_data_o <= (0 => enable_q, others => '0');
+        elsif ar_addr_q = x"10" then
+          r_data_o <= to_bits(InputWords, 32);
+        elsif ar_addr_q = x"14" then
+          r_data_o <= to_bits(OutputWords, 32);
+        elsif ar_addr_q = x"18" then
+          r_data_o <= to_bits(InputBits, 16) & to_bits(InputLanes, 16);
+        elsif ar_addr_q = x"1c" then
+          r_data_o <= to_bits(OutputBits, 16) & to_bits(OutputLanes, 16);
+        elsif ar_addr_q = x"20" then
+          r_data_o <= std_logic_vector(latency_q);
+        elsif ar_addr_q = x"24" then
+          r_data_o <= x"0000" & std_logic_vector(under_way_q);
+        else
+          known    := counter_known;
+          r_data_o <= std_logic_vector(value(31 downto 0));
+          if counter_known = '1' and ar_addr_q(2) = '1' then
+            r_data_o <= std_logic_vector(high_q);
+          end if;
+        end if;
+        if counter_known = '1' and ar_addr_q(2) = '0' then
+          high_q <= value(63 downto 32);
+        end if;
         r_resp_o <= Okay when known = '1' else SlaveError;
       end if;
       ar_held_q <= not read and (ar_held_q or ar_valid_i);

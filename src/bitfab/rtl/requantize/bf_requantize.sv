@@ -3,7 +3,7 @@
 // y = clip(round((x - InputZero) * m / 2^n) + OutputZero, Low, High), n = MinShift + extra, per channel m >= 0 and extra >= 0.
 // Latency 6 cycles, with Multiplier = 2 those of bf_multiply and 5; one word per cycle. ready_o is combinational in
 // ready_i: the whole pipeline stalls together.
-// Exact for all inputs. Limits: InBits <= 32, InputZero is a value of the input type, Low and High fit 32 bits signed.
+// Exact for all inputs. Limits: InBits <= 32; InputZero, OutputZero, Low and High fit 32 bits signed.
 // Rounding: 0 half_up, 1 half_even, 2 half_away (from zero), 3 floor. It takes no wide adder: the quotient is cut off and
 // saturated first; then a carry, found from the sign, the first bit cut off and the OR of the others, is added with the
 // zero point.
@@ -26,6 +26,10 @@ module bf_requantize #(
     parameter int ExtraBits      = 0,
     parameter int Rounding       = 0,
     parameter int Multiplier     = 0,     // 0: `*`, one or two a lane; 2: adders alone (bf_multiply)
+    parameter bit Loadable       = 1'b0,  // the memory can be written (bf_memory), over a bus of
+    parameter int LoadBits        = 1,
+    parameter int LoadAddressBits = 1,
+    parameter int LoadBase        = 0,
     parameter     ScaleFile      = ""
 ) (
     input  logic                     clk_i,
@@ -35,16 +39,38 @@ module bf_requantize #(
     input  logic [ Lanes*InBits-1:0] data_i,
     output logic                     valid_o,
     input  logic                     ready_i,
-    output logic [Lanes*OutBits-1:0] data_o
+    output logic [Lanes*OutBits-1:0] data_o,
+    input  logic                       load_i,
+    input  logic [LoadAddressBits-1:0] load_address_i,
+    input  logic [LoadBits-1:0]        load_data_i
 );
 
+  // The fewest bits, at least 2, that hold every number of [lowest, highest].
+  function automatic int holding(logic signed [34:0] lowest, logic signed [34:0] highest);
+    logic signed [34:0] limit;
+    limit   = 35'sd2;
+    holding = 2;
+    while (-limit > lowest || limit <= highest) begin
+      limit   = limit <<< 1;
+      holding = holding + 1;
+    end
+  endfunction
+
+  // Of every value of the input type less InputZero.
+  function automatic int difference_bits();
+    logic signed [34:0] lowest, highest;
+    lowest  = InSigned ? -(35'sd1 <<< (InBits - 1)) : 35'sd0;
+    highest = (35'sd1 <<< (InSigned ? InBits - 1 : InBits)) - 35'sd1;
+    difference_bits = holding(lowest - 35'(InputZero), highest - 35'(InputZero));
+  endfunction
+
   localparam int HalfUp = 0, HalfEven = 1, HalfAway = 2, Floor = 3;
+  localparam int DifferenceBits = difference_bits();
   localparam int ScaleBits = MultiplierBits + ExtraBits;
-  localparam int DifferenceBits = !InSigned || InputZero != 0 ? InBits + 1 : InBits;
   localparam bit Adders = Multiplier == 2 && MultiplierBits > 0;
   // As in bf_multiply, whose weight is m with a zero for its sign.
-  localparam int ValueBits = DifferenceBits > 1 ? DifferenceBits : 2;
-  localparam int DigitBits = ValueBits <= 3 && ValueBits <= MultiplierBits + 1 ? ValueBits : MultiplierBits + 1;
+  localparam bit CutData = DifferenceBits <= 3 && DifferenceBits <= MultiplierBits + 1;
+  localparam int DigitBits = CutData ? DifferenceBits : MultiplierBits + 1;
   localparam int ProductStages = !Adders ? 2 : DigitBits > 4 ? 2 + (DigitBits - 1) / 2 : 3;
   localparam int Stages = 4 + ProductStages;
   localparam int ProductBits = DifferenceBits + MultiplierBits;
@@ -54,23 +80,15 @@ module bf_requantize #(
 
   // The fewest bits in which saturation changes no result, and which hold all the constants of the last stage.
   function automatic int enough_bits();
-    logic signed [34:0] lowest, highest, limit;
+    logic signed [34:0] lowest, highest;
     lowest  = 35'(Low) - 35'(OutputZero) - 35'sd1;
     highest = 35'(High) - 35'(OutputZero);
     if (35'(OutputZero) < lowest) lowest = 35'(OutputZero);
     if (35'(OutputZero) > highest) highest = 35'(OutputZero);
     if (35'(Low) < lowest) lowest = 35'(Low);
     if (35'(High) > highest) highest = 35'(High);
-    limit = 35'sd1;
-    enough_bits = 1;
-    while (-limit > lowest || limit <= highest) begin
-      limit = limit <<< 1;
-      enough_bits = enough_bits + 1;
-    end
+    enough_bits = holding(lowest, highest);
   endfunction
-
-  // What lies above the value bits of InputZero: all zeros, or all ones in a negative value of a signed type.
-  localparam logic signed [34:0] InputZeroTop = 35'(InputZero) >>> (InSigned ? InBits - 1 : InBits);
 
   localparam int EnoughBits = enough_bits();
   localparam int QuotientBits = KeptBits - 1 < EnoughBits ? KeptBits - 1 : EnoughBits;
@@ -92,11 +110,8 @@ module bf_requantize #(
   if (Low > High) begin : g_illegal_low
     $error("bf_requantize: Low must not exceed High");
   end
-  if (InputZeroTop != 35'sd0 && !(InSigned && InputZeroTop == -35'sd1)) begin : g_illegal_input_zero
-    $error("bf_requantize: InputZero must be a value of the input type");
-  end
-  if (MultiplierBits > 31 || ExtraBits > 5) begin : g_illegal_multiplier_bits
-    $error("bf_requantize: MultiplierBits must be 0 to 31, ExtraBits 0 to 5");
+  if (MultiplierBits > 31 || ExtraBits > 6) begin : g_illegal_multiplier_bits
+    $error("bf_requantize: MultiplierBits must be 0 to 31, ExtraBits 0 to 6");
   end
   if (Rounding > Floor) begin : g_illegal_rounding
     $error("bf_requantize: Rounding must be 0 to 3");
@@ -128,14 +143,36 @@ module bf_requantize #(
   if (ScaleBits > 0) begin : g_scale
     localparam int AddressBits = Words > 1 ? $clog2(Words) : 1;
     localparam logic [AddressBits-1:0] LastAddress = AddressBits'(Words - 1);
-    logic [ScaleWordBits-1:0] scale_rom[0:Words-1];
     logic [ScaleWordBits-1:0] read_q;
     logic [AddressBits-1:0] address_q;
 
-    initial $readmemh(ScaleFile, scale_rom);
+    if (Loadable) begin : g_loadable
+      bf_memory #(
+          .Bits(ScaleWordBits),
+          .Depth(Words),
+          .AddressBits(AddressBits),
+          .LoadBits(LoadBits),
+          .LoadAddressBits(LoadAddressBits),
+          .LoadBase(LoadBase),
+          .MemoryFile(ScaleFile)
+      ) u_scales (
+          .clk_i         (clk_i),
+          .enable_i      (enable),
+          .address_i     (address_q),
+          .data_o        (read_q),
+          .load_i        (load_i),
+          .load_address_i(load_address_i),
+          .load_data_i   (load_data_i)
+      );
+    end else begin : g_constant
+      logic unused;
+      logic [ScaleWordBits-1:0] scale_rom[0:Words-1];
+      initial $readmemh(ScaleFile, scale_rom);
+      always_ff @(posedge clk_i) if (enable) read_q <= scale_rom[address_q];
+      assign unused = &{1'b0, load_i, load_address_i, load_data_i, 1'(LoadBase)};
+    end
 
     always_ff @(posedge clk_i) begin
-      if (enable) read_q <= scale_rom[address_q];
       if (enable) scale_q <= read_q;
       if (enable && valid_i) address_q <= address_q == LastAddress ? '0 : address_q + 1'b1;
       if (rst_i) address_q <= '0;
@@ -147,7 +184,7 @@ module bf_requantize #(
   end else begin : g_no_scale
     logic unused;
     assign scale_q = 1'b0;
-    assign unused  = &{1'b0, scale_q};
+    assign unused  = &{1'b0, scale_q, load_i, load_address_i, load_data_i, Loadable, 1'(LoadBase)};
   end
 
   for (genvar l = 0; l < Lanes; l++) begin : g_lane

@@ -3,7 +3,7 @@
 -- y = clip(round((x - InputZero) * m / 2^n) + OutputZero, Low, High), n = MinShift + extra, per channel m >= 0 and extra >= 0.
 -- Latency 6 cycles, with Multiplier = 2 those of bf_multiply and 5; one word per cycle. ready_o is combinational in
 -- ready_i: the whole pipeline stalls together.
--- Exact for all inputs. Limits: InBits <= 32, InputZero is a value of the input type, Low and High fit 32 bits signed.
+-- Exact for all inputs. Limits: InBits <= 32; InputZero, OutputZero, Low and High fit 32 bits signed.
 -- Rounding: 0 half_up, 1 half_even, 2 half_away (from zero), 3 floor. It takes no wide adder: the quotient is cut off and
 -- saturated first; then a carry, found from the sign, the first bit cut off and the OR of the others, is added with the
 -- zero point.
@@ -28,9 +28,13 @@ entity bf_requantize is
     High           : integer := 127;
     MultiplierBits : natural range 0 to 31 := 16;
     MinShift       : natural := 0;
-    ExtraBits      : natural range 0 to 5 := 0;
+    ExtraBits      : natural range 0 to 6 := 0;
     Rounding       : natural range 0 to 3 := 0;
     Multiplier     : natural range 0 to 2 := 0;  -- 0: `*`, one or two a lane; 2: adders alone (bf_multiply)
+    Loadable        : natural range 0 to 1 := 0;  -- the memory can be written (bf_memory), over a bus of
+    LoadBits        : positive := 1;
+    LoadAddressBits : positive := 1;
+    LoadBase        : natural := 0;
     ScaleFile      : string := ""
   );
   port (
@@ -41,37 +45,55 @@ entity bf_requantize is
     data_i  : in  std_logic_vector(Lanes * InBits - 1 downto 0);
     valid_o : out std_logic;
     ready_i : in  std_logic;
-    data_o  : out std_logic_vector(Lanes * OutBits - 1 downto 0)
+    data_o  : out std_logic_vector(Lanes * OutBits - 1 downto 0);
+    load_i         : in  std_logic := '0';
+    load_address_i : in  std_logic_vector(LoadAddressBits - 1 downto 0) := (others => '0');
+    load_data_i    : in  std_logic_vector(LoadBits - 1 downto 0) := (others => '0')
   );
 end entity bf_requantize;
 
 architecture rtl of bf_requantize is
-  -- The fewest bits in which saturation changes no result, and which hold all the constants of the last stage.
-  function enough_bits return positive is
-    constant zero : real := real(OutputZero);  -- reals hold what 32 bits do not
-    constant lowest : real := real(Low) - zero - 1.0;
-    constant highest : real := real(High) - zero;
-    variable limit : real := 1.0;
-    variable bits : positive := 1;
+  -- The fewest bits, at least 2, that hold every number of [lowest, highest]; reals hold what 32 bits do not.
+  function holding (lowest : real; highest : real) return positive is
+    variable limit : real := 2.0;
+    variable bits : positive := 2;
   begin
-    while -limit > lowest or -limit > zero or -limit > real(Low)
-      or limit <= highest or limit <= zero or limit <= real(High) loop
+    while -limit > lowest or limit <= highest loop
       limit := 2.0 * limit;
       bits := bits + 1;
     end loop;
     return bits;
+  end function holding;
+
+  -- Of every value of the input type less InputZero.
+  function difference_bits return positive is
+    constant zero : real := real(InputZero);
+  begin
+    if InSigned = 1 then
+      return holding(-(2.0 ** (InBits - 1)) - zero, 2.0 ** (InBits - 1) - 1.0 - zero);
+    end if;
+    return holding(-zero, 2.0 ** InBits - 1.0 - zero);
+  end function difference_bits;
+
+  -- The fewest bits in which saturation changes no result, and which hold all the constants of the last stage.
+  function enough_bits return positive is
+    constant zero : real := real(OutputZero);
+    constant saturated : positive := holding(real(Low) - zero - 1.0, real(High) - zero);
+  begin
+    return maximum(saturated, maximum(holding(zero, zero), holding(real(Low), real(High))));
   end function enough_bits;
 
   constant HalfUp : natural := 0;
   constant HalfEven : natural := 1;
   constant HalfAway : natural := 2;
   constant ScaleBits : natural := MultiplierBits + ExtraBits;
-  constant DifferenceBits : positive := choose(InSigned = 0 or InputZero /= 0, InBits + 1, InBits);
+  constant DifferenceBits : positive := difference_bits;
+  constant Zero : signed(DifferenceBits - 1 downto 0) := cut(to_signed(InputZero, 32), DifferenceBits);
   constant ProductBits : positive := DifferenceBits + MultiplierBits;
   constant Adders : boolean := Multiplier = 2 and MultiplierBits > 0;
   -- As in bf_multiply, whose weight is m with a zero for its sign.
-  constant ValueBits : positive := maximum(DifferenceBits, 2);
-  constant DigitBits : positive := choose(ValueBits <= 3 and ValueBits <= MultiplierBits + 1, ValueBits, MultiplierBits + 1);
+  constant CutData : boolean := DifferenceBits <= 3 and DifferenceBits <= MultiplierBits + 1;
+  constant DigitBits : positive := choose(CutData, DifferenceBits, MultiplierBits + 1);
   constant ProductStages : positive := choose(not Adders, 2, choose(DigitBits > 4, 2 + (DigitBits - 1) / 2, 3));
   constant Stages : positive := 4 + ProductStages;
   -- The product with a zero bit below it (the first bit cut off when nothing is), wide enough to shift by MinShift.
@@ -82,7 +104,6 @@ architecture rtl of bf_requantize is
   constant SumBits : positive := EnoughBits + 2;
   constant SumLow : signed(SumBits - 1 downto 0) := to_signed(Low, SumBits);
   constant SumHigh : signed(SumBits - 1 downto 0) := to_signed(High, SumBits);
-  constant MagnitudeBits : natural := choose(InSigned = 1, InBits - 1, InBits);  -- of the input, without the sign
   constant ScaleWordBits : positive := choose(ScaleBits > 0, Lanes * ScaleBits, 1);
 
   signal valid_q : std_logic_vector(Stages - 1 downto 0);
@@ -92,10 +113,6 @@ begin
   assert Low <= High report "bf_requantize: Low must not exceed High" severity failure;
   assert Multiplier /= 1 report "bf_requantize: Multiplier must be 0 or 2" severity failure;
   assert ScaleBits = 0 or ScaleFile /= "" report "bf_requantize: ScaleFile must name a file" severity failure;
-  assert (InputZero >= 0 or InSigned = 1)
-    and (MagnitudeBits > 30
-      or (InputZero < 2 ** minimum(MagnitudeBits, 30) and InputZero >= -(2 ** minimum(MagnitudeBits, 30))))
-    report "bf_requantize: InputZero must be a value of the input type" severity failure;
 
   enable  <= ready_i or not valid_q(Stages - 1);
   ready_o <= enable;
@@ -115,16 +132,48 @@ begin
 
   -- Scale memory: read in the first stage, registered in the second, right before the multiplier.
   g_scale : if ScaleBits > 0 generate
-    constant scale_rom : memory_t(0 to maximum(Words - 1, 1))(ScaleWordBits - 1 downto 0) :=
-      read_memory(ScaleFile, Words, ScaleWordBits);
+    constant AddressBits : positive := maximum(clog2(Words), 1);
     signal read_q : std_logic_vector(ScaleWordBits - 1 downto 0);
     signal address_q : natural range 0 to maximum(Words - 1, 1);
   begin
+    g_loadable : if Loadable = 1 generate
+      u_scales : entity work.bf_memory
+        generic map (
+          Bits => ScaleWordBits,
+          Depth => Words,
+          AddressBits => AddressBits,
+          LoadBits => LoadBits,
+          LoadAddressBits => LoadAddressBits,
+          LoadBase => LoadBase,
+          MemoryFile => ScaleFile
+        )
+        port map (
+          clk_i => clk_i,
+          enable_i => enable,
+          address_i => to_bits(address_q, AddressBits),
+          data_o => read_q,
+          load_i => load_i,
+          load_address_i => load_address_i,
+          load_data_i => load_data_i
+        );
+    end generate g_loadable;
+
+    g_constant : if Loadable = 0 generate
+      constant scale_rom : memory_t(0 to maximum(Words - 1, 1))(ScaleWordBits - 1 downto 0) :=
+        read_memory(ScaleFile, Words, ScaleWordBits);
+    begin
+      process (clk_i)
+      begin
+        if rising_edge(clk_i) and enable = '1' then
+          read_q <= scale_rom(address_q);
+        end if;
+      end process;
+    end generate g_constant;
+
     process (clk_i)
     begin
       if rising_edge(clk_i) then
         if enable = '1' then
-          read_q  <= scale_rom(address_q);
           scale_q <= read_q;
         end if;
         if enable = '1' and valid_i = '1' then
@@ -150,7 +199,7 @@ begin
     begin
       if rising_edge(clk_i) and enable = '1' then
         input_q      <= data_i((l + 1) * InBits - 1 downto l * InBits);
-        difference_q <= resize(lane(input_q, InSigned), DifferenceBits) - to_signed(InputZero, DifferenceBits);
+        difference_q <= cut(lane(input_q, InSigned), DifferenceBits) - Zero;
       end if;
     end process;
 

@@ -15,6 +15,10 @@ module bf_threshold #(
     parameter int Levels        = 3,     // thresholds a channel
     parameter int Low           = 0,     // where no threshold is reached
     parameter int ThresholdBits = 16,
+    parameter bit Loadable      = 1'b0,  // the memory can be written (bf_memory), over a bus of
+    parameter int LoadBits        = 1,
+    parameter int LoadAddressBits = 1,
+    parameter int LoadBase        = 0,
     parameter     ThresholdFile = ""
 ) (
     input  logic                     clk_i,
@@ -24,7 +28,10 @@ module bf_threshold #(
     input  logic [ Lanes*InBits-1:0] data_i,
     output logic                     valid_o,
     input  logic                     ready_i,
-    output logic [Lanes*OutBits-1:0] data_o
+    output logic [Lanes*OutBits-1:0] data_o,
+    input  logic                       load_i,
+    input  logic [LoadAddressBits-1:0] load_address_i,
+    input  logic [LoadBits-1:0]        load_data_i
 );
 
   localparam int Stages = 4;
@@ -68,14 +75,36 @@ module bf_threshold #(
   end
 
   // Threshold memory: read in the first stage, registered in the second, right before the comparators.
-  logic [Lanes*LaneBits-1:0] threshold_rom[0:Words-1];
   logic [Lanes*LaneBits-1:0] read_q, threshold_q;
   logic [AddressBits-1:0] address_q;
 
-  initial $readmemh(ThresholdFile, threshold_rom);
+  if (Loadable) begin : g_loadable
+    bf_memory #(
+        .Bits(Lanes * LaneBits),
+        .Depth(Words),
+        .AddressBits(AddressBits),
+        .LoadBits(LoadBits),
+        .LoadAddressBits(LoadAddressBits),
+        .LoadBase(LoadBase),
+        .MemoryFile(ThresholdFile)
+    ) u_thresholds (
+        .clk_i         (clk_i),
+        .enable_i      (enable),
+        .address_i     (address_q),
+        .data_o        (read_q),
+        .load_i        (load_i),
+        .load_address_i(load_address_i),
+        .load_data_i   (load_data_i)
+    );
+  end else begin : g_constant
+    logic unused;
+    logic [Lanes*LaneBits-1:0] threshold_rom[0:Words-1];
+    initial $readmemh(ThresholdFile, threshold_rom);
+    always_ff @(posedge clk_i) if (enable) read_q <= threshold_rom[address_q];
+    assign unused = &{1'b0, load_i, load_address_i, load_data_i, 1'(LoadBase)};
+  end
 
   always_ff @(posedge clk_i) begin
-    if (enable) read_q <= threshold_rom[address_q];
     if (enable) threshold_q <= read_q;
     if (enable && valid_i) address_q <= address_q == LastAddress ? '0 : address_q + 1'b1;
     if (rst_i) address_q <= '0;

@@ -20,6 +20,10 @@ entity bf_threshold is
     Levels        : positive range 1 to 15 := 3;   -- thresholds a channel
     Low           : integer := 0;                  -- where no threshold is reached
     ThresholdBits : positive range 1 to 34 := 16;
+    Loadable        : natural range 0 to 1 := 0;  -- the memory can be written (bf_memory), over a bus of
+    LoadBits        : positive := 1;
+    LoadAddressBits : positive := 1;
+    LoadBase        : natural := 0;
     ThresholdFile : string := ""
   );
   port (
@@ -30,15 +34,17 @@ entity bf_threshold is
     data_i  : in  std_logic_vector(Lanes * InBits - 1 downto 0);
     valid_o : out std_logic;
     ready_i : in  std_logic;
-    data_o  : out std_logic_vector(Lanes * OutBits - 1 downto 0)
+    data_o  : out std_logic_vector(Lanes * OutBits - 1 downto 0);
+    load_i         : in  std_logic := '0';
+    load_address_i : in  std_logic_vector(LoadAddressBits - 1 downto 0) := (others => '0');
+    load_data_i    : in  std_logic_vector(LoadBits - 1 downto 0) := (others => '0')
   );
 end entity bf_threshold;
 
 architecture rtl of bf_threshold is
   constant Stages : positive := 4;
   constant WordBits : positive := Lanes * Levels * ThresholdBits;
-  constant threshold_rom : memory_t(0 to maximum(Words - 1, 1))(WordBits - 1 downto 0) :=
-    read_memory(ThresholdFile, Words, WordBits);
+  constant AddressBits : positive := maximum(clog2(Words), 1);
 
   signal valid_q : std_logic_vector(Stages - 1 downto 0);
   signal enable : std_logic;
@@ -50,12 +56,45 @@ begin
   valid_o <= valid_q(Stages - 1);
 
   -- Threshold memory: read in the first stage, registered in the second, right before the comparators.
+  g_loadable : if Loadable = 1 generate
+    u_thresholds : entity work.bf_memory
+      generic map (
+        Bits => WordBits,
+        Depth => Words,
+        AddressBits => AddressBits,
+        LoadBits => LoadBits,
+        LoadAddressBits => LoadAddressBits,
+        LoadBase => LoadBase,
+        MemoryFile => ThresholdFile
+      )
+      port map (
+        clk_i => clk_i,
+        enable_i => enable,
+        address_i => to_bits(address_q, AddressBits),
+        data_o => read_q,
+        load_i => load_i,
+        load_address_i => load_address_i,
+        load_data_i => load_data_i
+      );
+  end generate g_loadable;
+
+  g_constant : if Loadable = 0 generate
+    constant threshold_rom : memory_t(0 to maximum(Words - 1, 1))(WordBits - 1 downto 0) :=
+      read_memory(ThresholdFile, Words, WordBits);
+  begin
+    process (clk_i)
+    begin
+      if rising_edge(clk_i) and enable = '1' then
+        read_q <= threshold_rom(address_q);
+      end if;
+    end process;
+  end generate g_constant;
+
   process (clk_i)
   begin
     if rising_edge(clk_i) then
       if enable = '1' then
         valid_q     <= valid_q(Stages - 2 downto 0) & valid_i;
-        read_q      <= threshold_rom(address_q);
         threshold_q <= read_q;
       end if;
       if enable = '1' and valid_i = '1' then

@@ -1,5 +1,6 @@
 // What is proved of bf_registers, for sby: on AXI-Lite every request has one answer, in order, none is lost, the answer is the
-// right one, and nobody waits long; the stream's gate neither drops nor doubles a word and never closes within a frame.
+// right one, and nobody waits long; the stream's gate neither drops nor doubles a word and never closes within a frame; nothing
+// is loaded but where a write says so, behind the closed gate.
 //
 // `reads` counts read addresses taken less answers given, `addresses` and `values` those of writes. An answer never comes
 // before its request, at most two requests wait, and one that waits is answered within Patience cycles. An answer's address
@@ -7,7 +8,8 @@
 
 module bf_registers_formal #(
     parameter int InputWords  = 3,
-    parameter int OutputWords = 2
+    parameter int OutputWords = 2,
+    parameter bit Loadable    = 1'b0
 ) (
     input logic clk_i,
     input logic rst_i,
@@ -32,10 +34,16 @@ module bf_registers_formal #(
   logic aw_ready_o, w_ready_o, b_valid_o, ar_ready_o, r_valid_o, ready_o, valid_o;
   logic [1:0] b_resp_o, r_resp_o;
   logic [31:0] r_data_o;
+  logic load_o;
+  logic [1:0] load_address_o;
+  logic [2:0] load_data_o;
 
   bf_registers #(
       .InputWords (InputWords),
-      .OutputWords(OutputWords)
+      .OutputWords(OutputWords),
+      .Loadable(Loadable),
+      .LoadBits(3),
+      .LoadAddressBits(2)
   ) block (
       .clk_i(clk_i),
       .rst_i(rst_i),
@@ -61,7 +69,10 @@ module bf_registers_formal #(
       .valid_o(valid_o),
       .ready_i(ready_i),
       .out_valid_i(out_valid_i),
-      .out_ready_i(out_ready_i)
+      .out_ready_i(out_ready_i),
+      .load_o(load_o),
+      .load_address_o(load_address_o),
+      .load_data_o(load_data_o)
   );
 
   function automatic logic readable(input logic [7:0] address);
@@ -73,7 +84,7 @@ module bf_registers_formal #(
   logic begun_q = 1'b0;
   logic [1:0] reads_q, addresses_q, values_q, reads, addresses;
   logic [1:0] read_ahead_q, write_ahead_q, read_silent_q, write_silent_q;
-  logic read_marked_q, write_marked_q, read_good_q, write_good_q;
+  logic read_marked_q, write_marked_q, read_good_q, write_good_q, write_may_q;
   logic r_waits_q, b_waits_q;
   logic [33:0] r_waiting_q;
   logic [1:0] b_waiting_q, words_q;
@@ -104,7 +115,8 @@ module bf_registers_formal #(
     if (aw && mark_write && !write_marked_q) begin
       write_marked_q <= 1'b1;
       write_ahead_q <= addresses;
-      write_good_q <= aw_addr_i == 8'h0c;
+      write_good_q <= aw_addr_i == 8'h0c || (Loadable && aw_addr_i == 8'h28);
+      write_may_q <= Loadable && aw_addr_i == 8'h2c;  // as the design is idle or not
     end
     read_silent_q <= reads_q == 0 || r_valid_o ? '0 : read_silent_q + 2'd1;
     write_silent_q <= addresses_q == 0 || values_q == 0 || b_valid_o ? '0 : write_silent_q + 2'd1;
@@ -128,7 +140,10 @@ module bf_registers_formal #(
       assert (reads_q == 2 || ar_ready_o || !r_valid_o);
       assert (read_silent_q < Patience && write_silent_q < Patience);
       if (read_marked_q && r_valid_o && read_ahead_q == 0) assert (r_resp_o == (read_good_q ? Okay : SlaveError));
-      if (write_marked_q && b_valid_o && write_ahead_q == 0) assert (b_resp_o == (write_good_q ? Okay : SlaveError));
+      if (write_marked_q && b_valid_o && write_ahead_q == 0) begin
+        assert (write_may_q || b_resp_o == (write_good_q ? Okay : SlaveError));
+      end
+      assert (!load_o || (Loadable && !valid_o && words_q == 0 && b_valid_o && b_resp_o == Okay));
       assert (!r_waits_q || (r_valid_o && {r_data_o, r_resp_o} == r_waiting_q));
       assert (!b_waits_q || (b_valid_o && b_resp_o == b_waiting_q));
       assert ((valid_o && ready_i) == (valid_i && ready_o));
