@@ -6,7 +6,8 @@ INT8 and INT4: MLPerf Tiny's ResNet8 (CIFAR-10), the first with nearly all of th
 second with two products in most of them. Binary: a CNV-like network of one bit throughout on MNIST
 (`benchmarks/models`), 6,144 XNORs a cycle in its two largest layers. GOPS count two operations for each multiplication
 of the network, none for what the hardware computes in vain, times the images a second at the frequency that nextpnr
-reports; cycles an image are measured in simulation, where every word of every stream is compared with the graph.
+reports (of up to three seeds, as in `bitfab build`); cycles an image are measured in simulation, where every word of
+every stream is compared with the graph.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def measured(name: str) -> Iterator[Check]:
     """The network, proved and placed."""
     peak = PEAKS[name]
     case: Case = CASES[peak.case][1]()
-    built = build(case.graph, case.images, foldings(case.graph, peak))
+    built = build(case.graph, case.images, foldings(case.graph, peak), CLOCK)
     yield Check(f"{name}: accuracy, %", case.accuracy)
     yield Check(f"{name}: values compared in simulation", built.compared)
     yield Check.at_most(f"{name}: values that differ", built.mismatches, 0)
