@@ -191,6 +191,12 @@ def test_styles_equal_loop_nest(tmp_path: Path) -> None:
             assert results[single.name].cycles == len(single.inputs[""].words) + dot.latency(), single.name
 
 
+def test_a_reader_that_waits_long_loses_nothing(tmp_path: Path) -> None:
+    """Waits longer than several results take: no more results may begin than there is room for."""
+    dots = {"skid": Dot(1, 2, 20, 2), "fifo": Dot(2, 2, 1, 4)}
+    check(simulate("bf_dot", [case(name, dot, 0, 98) for name, dot in dots.items()], tmp_path, sources=SOURCES))
+
+
 def exhaustive(dot: Dot) -> Case:
     """Every input with every tuple of weights of the lanes p: a pixel an input, a result a tuple."""
     (low, high), (bottom, top) = dot.weight_bounds(), dot.input_bounds()
